@@ -1,0 +1,63 @@
+"""tunemake: from a recipe to voted scores.
+
+    snakemake results/<recipe>/voted.jsonl --cores 8
+
+Snakemake knows two kinds of files: stamps in the store, one per product, and what is published in
+results/. What is made, and from what, is decided in workflow/graph.py; each rule runs one command.
+"""
+
+import sys
+from pathlib import Path
+from shlex import quote
+
+from snakemake.resources import Resource
+from workflow.devices import visible_gpus
+from workflow.settle import PUBLISHED, default_targets, gpus_for, inputs_of, published_from
+from workflow.show import closing
+from workflow.store.store import Store
+
+STORE = str(Store.here().root)
+FOLDERS = ["adapter", "merged"]
+
+# Jobs find `tunemake` beside the Python that runs Snakemake, whether or not the environment is active.
+shell.prefix(f"PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+# Two GPU jobs must not start together: unless the user says otherwise, there are as many as we see.
+workflow.global_resources.setdefault("gpu", Resource("gpu", len(visible_gpus())))
+
+
+container: None
+
+
+wildcard_constraints:
+    address="[0-9a-f]{32}",
+    recipe="[A-Za-z0-9][A-Za-z0-9._-]*",
+    name="|".join(name.replace(".", r"\.") for name in PUBLISHED if name not in FOLDERS),
+
+
+localrules:
+    all,
+    publish,
+    publish_folder,
+
+
+rule all:
+    """The demo, or every recipe of a folder that has no demo."""
+    input:
+        default_targets(),
+
+
+include: "rules/publish.smk"
+include: "rules/model.smk"
+include: "rules/rows.smk"
+include: "rules/shards.smk"
+include: "rules/adapter.smk"
+include: "rules/merged.smk"
+include: "rules/predictions.smk"
+include: "rules/voted.smk"
+include: "rules/scores.smk"
+include: "rules/report.smk"
+
+
+onsuccess:
+    print(closing())

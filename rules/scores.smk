@@ -1,0 +1,20 @@
+"""Scores: what the predictions are worth.
+
+INPUTS:  voted, predictions (draws, greedy, base), rows of the test split
+OUTPUTS: scores.json
+"""
+
+
+rule scores:
+    """Measure accuracies with intervals, and test the differences."""
+    input:
+        unpack(inputs_of("scores")),
+    output:
+        f"{STORE}/scores/{{address}}.stamp",
+    log:
+        "logs/scores/{address}.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
+    shell:
+        "exec tunemake scores --address {wildcards.address:q} --log {log:q} --threads {threads}"

@@ -1,0 +1,59 @@
+"""Datawhale's logic rows: one problem a line, several single-choice questions each (tutorials.md 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from workflow.formats.row import LETTERS, BadRow, Row, text_of
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """One row per question of a problem, with ids `{problem id}#{position}`.
+
+    Raises:
+        BadRow: A field is missing, or an answer is not among its options.
+    """
+    problem, name = text_of(record, "problem"), text_of(record, "id", "")
+    questions = record.get("questions")
+    if not isinstance(questions, list) or not questions:
+        raise BadRow("questions: must be a list with at least one question")
+    for index, question in enumerate(questions):
+        yield _row(question, problem, name, index)
+
+
+def _row(question: Any, problem: str, name: str, index: int) -> Row:
+    place = f"questions[{index}]"
+    try:
+        prompt = {"problem": problem, "question": text_of(question, "question")}
+        options = _options(question.get("options"))
+        gold = _gold(question.get("answer"), options)
+        reasoning = text_of(question, "reasoning", "")
+    except BadRow as error:
+        raise BadRow(f"{place}.{error}") from None
+    target = {k: v for k, v in (("answer", gold), ("reasoning", reasoning)) if v}
+    return Row(
+        prompt={**prompt, "options": options},
+        target=target,
+        gold=gold,
+        id=f"{name}#{index}" if name else "",
+        group=name or None,
+        index=index,
+    )
+
+
+def _options(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(option, str) for option in value):
+        raise BadRow("options: must be a list of texts")
+    if not 2 <= len(value) <= len(LETTERS):
+        raise BadRow(f"options: there must be 2 to {len(LETTERS)}, not {len(value)}")
+    return value
+
+
+def _gold(value: Any, options: list[str]) -> str | None:
+    letters = LETTERS[: len(options)]
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) != 1 or value not in letters:
+        raise BadRow(f"answer: {value!r} is not among the options {letters[0]} to {letters[-1]}")
+    return value

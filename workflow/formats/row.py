@@ -1,0 +1,50 @@
+"""The one normal form of a row, whatever format it came in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+LETTERS = "ABCDEFG"
+"""Letters of up to seven options (round1 data has at most five)."""
+
+
+class BadRow(ValueError):
+    """A row that does not have the shape its format promises; the message names the field."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: what the prompt may show, what only the answer may show, and the right answer.
+
+    `id` is "" until `rows` gives it the digest of the row. `group` and `index` say which problem the
+    row belongs to and its position there. `rendered` is the user turn as the source has it, where it has.
+    """
+
+    prompt: dict[str, Any]
+    target: dict[str, Any] = field(default_factory=dict)
+    gold: str | None = None
+    id: str = ""
+    group: str | None = None
+    index: int = 0
+    rendered: str | None = None
+
+    def json(self) -> dict[str, Any]:
+        """The row as plain JSON."""
+        return asdict(self)
+
+
+def text_of(record: Any, name: str, default: str | None = None) -> str:
+    """The string in field `name`.
+
+    Raises:
+        BadRow: It is missing (and there is no default), or not text.
+    """
+    if not isinstance(record, dict):
+        raise BadRow(f"a row must be an object, not {type(record).__name__}")
+    value = record.get(name, default)
+    if value is None:
+        raise BadRow(f"{name}: missing; the row has {', '.join(map(str, record)) or 'no fields'}")
+    if not isinstance(value, str):
+        raise BadRow(f"{name}: must be text, not {type(value).__name__}")
+    return value

@@ -1,0 +1,267 @@
+"""The graph of a recipe: which products there are, what decides each, and what each is made from.
+
+Drawing reads the recipe and its sources and writes nothing; `workflow.settle` then writes the plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import BuildError
+from workflow.models import model_files, tokenizer_files
+from workflow.products import VERSIONS
+from workflow.recipe import Recipe, load_recipe, recipe_path
+from workflow.recipe.dataset import Dataset
+from workflow.recipe.leaf import slice_of
+from workflow.recipe.training import RecipeBase, ScratchBase
+from workflow.sources import source_digest
+from workflow.store.records import InputRef, Plan
+from workflow.store.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One product of the graph."""
+
+    product: str
+    slice: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Node] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Everything that decides the address."""
+        inputs = {
+            role: InputRef(product=node.product, address=node.address) for role, node in self.inputs.items()
+        }
+        return Plan(
+            product=self.product,
+            version=VERSIONS[self.product],
+            slice=self.slice,
+            inputs=inputs,
+            sources=self.digests,
+        )
+
+    @cached_property
+    def address(self) -> str:
+        """The node's address, 32 hex digits."""
+        return self.plan.address
+
+    def closure(self) -> list[Node]:
+        """This node and all it is made from, inputs first, each address once."""
+        seen: dict[str, Node] = {}
+
+        def visit(node: Node) -> None:
+            if node.address not in seen:
+                for inner in node.inputs.values():
+                    visit(inner)
+                seen[node.address] = node
+
+        visit(self)
+        return list(seen.values())
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The products of one recipe by the name that users ask for."""
+
+    recipe: Recipe
+    products: dict[str, Node]
+
+    def node(self, product: str) -> Node:
+        """The node called `product`.
+
+        Raises:
+            BuildError: This recipe does not describe such a product.
+        """
+        if product not in self.products:
+            raise BuildError(f"{product}: {_why_not(self.recipe, product)}")
+        return self.products[product]
+
+
+def _why_not(recipe: Recipe, product: str) -> str:
+    sections = {"tuning": recipe.tuning, "dataset.test or dataset.split": recipe.dataset.test or recipe.dataset.split}
+    sections |= {"sampling": recipe.sampling, "voting": recipe.voting, "scoring": recipe.scoring}
+    missing = [name for name, section in sections.items() if section is None]
+    return f"the recipe has no such product; it has no {', '.join(missing) or product}"
+
+
+class Draw:
+    """Draws graphs: knows the recipes' folder, the store, and which recipes are being drawn."""
+
+    def __init__(self, store: Store, folder: Path = Path("recipes")):
+        """Draw recipes of `folder`; digests of sources are cached in `store`."""
+        self.store, self.folder = store, folder
+        self.drawing: list[str] = []
+
+    def recipe(self, name: str) -> Graph:
+        """The graph of the recipe called `name`.
+
+        Raises:
+            BuildError: The recipe, a source or another recipe it names is wrong.
+        """
+        if name in self.drawing:
+            raise BuildError(f"recipes name each other in a circle: {' -> '.join([*self.drawing, name])}")
+        path = recipe_path(name, self.folder)
+        self.drawing.append(name)
+        try:
+            return self._graph(load_recipe(path), path)
+        finally:
+            self.drawing.pop()
+
+    def _graph(self, recipe: Recipe, path: Path) -> Graph:
+        try:
+            return Graph(recipe, _Products(self, recipe, path.parent).all())
+        except BuildError as error:
+            raise BuildError(f"{path}: {error}" if not str(error).startswith(str(path)) else str(error)) from None
+
+    def digests(self, sources: dict[str, Path], expected: str | None = None) -> dict[str, str]:
+        """Role -> SHA-256 of each source file; one that is not there is known by `expected` alone."""
+        cache = self.store.root / "digests.sqlite"
+        return {
+            role: expected if expected and not path.is_file() else source_digest(path, cache)
+            for role, path in sources.items()
+        }
+
+
+class _Products:
+    """Builds the nodes of one recipe."""
+
+    def __init__(self, draw: Draw, recipe: Recipe, folder: Path):
+        self.draw, self.recipe, self.folder = draw, recipe, folder
+        self.execution = recipe.execution.model_dump(mode="json")
+
+    def all(self) -> dict[str, Node]:
+        recipe = self.recipe
+        found: dict[str, Node] = {}
+        found["tokenizer"], found["model"] = self._tokenizer(), self._model()
+        for split in ("train", "test"):
+            if _has_split(recipe.dataset, split):
+                found[f"rows_{split}"] = rows = self._rows(split)
+                found[f"shards_{split}"] = self._shards(split, rows, found["tokenizer"])
+        if "rows_train" in found and "rows_test" in found:
+            found["overlap"] = Node(
+                "overlap", inputs={"train": found["rows_train"], "test": found["rows_test"]}
+            )
+        if recipe.tuning:
+            found["adapter"] = self._adapter(found)
+            found["merged"] = self._merged(found)
+        if recipe.sampling and "shards_test" in found:
+            self._answers(found)
+        return found
+
+    def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
+        digests = self.draw.digests(parts.get("sources", {}), expected)
+        return Node(product, digests=digests, execution=self.execution, **parts)
+
+    def _rows(self, split: str) -> Node:
+        dataset = self.recipe.dataset
+        source = dataset.train if split == "train" or dataset.split else dataset.test
+        assert source is not None
+        chosen = slice_of(source, "rows")
+        if dataset.split:
+            chosen["split"] = {**slice_of(dataset.split, "rows"), "part": split}
+        data = self.folder / source.path
+        node = self._node("rows", source.sha256, slice=chosen, sources={"data": data})
+        if source.sha256 and node.digests["data"] != source.sha256:
+            raise BuildError(
+                f"{data}: SHA-256 is {node.digests['data']}, but dataset.{split}.sha256 "
+                f"says {source.sha256}; this is another file: fetch the right one or correct the recipe"
+            )
+        return node
+
+    def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
+        return self._node(
+            "shards",
+            slice={"split": split, **slice_of(self.recipe.prompt, "shards")},
+            inputs={"rows": rows, "tokenizer": tokenizer},
+            sources={"template": self.folder / self.recipe.prompt.template},
+        )
+
+    def _base(self, product: str) -> Node:
+        """The untrained model, or only its tokenizer: the same sources, another choice of files."""
+        model = self.recipe.model
+        if model.is_hub:
+            return self._node(product, slice={"hub": model.base, "revision": model.revision})
+        scratch = isinstance(model.base, ScratchBase)
+        folder = self.folder / (model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base))
+        choose = tokenizer_files if product == "tokenizer" else model_files
+        return self._node(product, slice={"scratch": scratch}, sources=choose(folder, scratch))
+
+    def _tokenizer(self) -> Node:
+        base = self.recipe.model.base
+        if isinstance(base, RecipeBase):
+            return self.draw.recipe(base.recipe).node("tokenizer")
+        return self._base("tokenizer")
+
+    def _model(self) -> Node:
+        base = self.recipe.model.base
+        if isinstance(base, RecipeBase):
+            return self.draw.recipe(base.recipe).node("merged")
+        return self._base("model")
+
+    def _adapter(self, found: dict[str, Node]) -> Node:
+        recipe = self.recipe
+        sections = {"tuning": recipe.tuning, "training": recipe.training, "model": recipe.model}
+        chosen = {name: slice_of(part, "adapter") for name, part in sections.items() if part}
+        chosen["deepspeed"] = slice_of(recipe.deepspeed, "adapter") if recipe.deepspeed else None
+        return self._node(
+            "adapter", slice=chosen, inputs={"shards": found["shards_train"], "model": found["model"]}
+        )
+
+    def _merged(self, found: dict[str, Node]) -> Node:
+        assert self.recipe.tuning is not None
+        method = self.recipe.tuning.method
+        inputs = {"adapter": found["adapter"]}
+        if method != "full":
+            inputs["model"] = found["model"]
+        return self._node("merged", slice={"method": method}, inputs=inputs)
+
+    def _predictions(self, found: dict[str, Node], model: Node, greedy: bool) -> Node:
+        assert self.recipe.sampling is not None
+        sampling = slice_of(self.recipe.sampling, "predictions")
+        if greedy:
+            sampling |= {"n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": 0}
+        return self._node(
+            "predictions", slice={"sampling": sampling}, inputs={"shards": found["shards_test"], "model": model}
+        )
+
+    def _answers(self, found: dict[str, Node]) -> None:
+        recipe = self.recipe
+        answering = found.get("merged", found["model"])
+        rows = found["rows_test"]
+        found["predictions"] = draws = self._predictions(found, answering, greedy=False)
+        if not recipe.voting:
+            return
+        found["voted"] = voted = self._node(
+            "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
+        )
+        if not recipe.scoring:
+            return
+        inputs = {"voted": voted, "draws": draws, "rows": rows}
+        inputs["greedy"] = found["greedy"] = self._predictions(found, answering, greedy=True)
+        if "base" in recipe.scoring.compare:
+            inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)
+        chosen = slice_of(recipe.scoring, "scores") | slice_of(recipe.voting, "scores")
+        found["scores"] = self._node("scores", slice=chosen, inputs=inputs)
+        found["report"] = self._report(found)
+
+    def _report(self, found: dict[str, Node]) -> Node:
+        shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
+        roles = [
+            *("rows_train", "rows_test", "overlap", "shards_train", "shards_test", "adapter", "merged"),
+            *("base", "greedy", "predictions", "voted", "scores"),
+        ]
+        inputs = {role: found[role] for role in roles if role in found}
+        return self._node("report", slice={"recipe": shown}, inputs=inputs)
+
+
+def _has_split(dataset: Dataset, split: str) -> bool:
+    if split == "train":
+        return dataset.train is not None
+    return dataset.test is not None or dataset.split is not None

@@ -1,0 +1,127 @@
+"""adapter: the trained weights, by transformers, PEFT and DeepSpeed under torchrun.
+
+This process holds the lock, prepares, starts torchrun and waits; `workflow.training.program` trains. The
+work folder is the key's own, so an interrupted training is continued by the same training only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from workflow.death import die_with_parent
+from workflow.devices import visible_gpus
+from workflow.errors import BuildError
+from workflow.progress import say
+from workflow.recipe.training import Execution
+from workflow.store.build import Job
+from workflow.store.files import read_json
+from workflow.training.checkpoints import newest_whole
+from workflow.training.spec import Batching, Spec, batching
+
+VERSION = 1
+POLL = 0.2
+"""Seconds between two looks at the ranks."""
+
+
+def make(job: Job) -> dict[str, Any]:
+    """Train.
+
+    Returns:
+        Counts: steps, rows, tokens, trained tokens, parameters and how many of them are trained.
+
+    Raises:
+        BuildError: DeepSpeed is missing, the batch cannot be spread, or a rank failed.
+    """
+    if job.slice["deepspeed"] and find_spec("deepspeed") is None:
+        raise BuildError("deepspeed is not installed but the recipe asks for it: pip install deepspeed")
+    execution = Execution.model_validate(job.execution)
+    spread = batching(job.slice["training"]["batch_size"], _processes(job, execution), execution.micro_batch)
+    folder = job.work / f"world-{spread.processes}x{spread.micro_batch}"
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = _spec(job, execution, spread, folder)
+    _launch(spec, spread.processes, job)
+    facts: dict[str, Any] = read_json(spec.facts)
+    return facts
+
+
+def _processes(job: Job, execution: Execution) -> int:
+    given = job.resources.gpus
+    wanted = execution.processes or given or 1
+    if visible_gpus() and given < wanted:
+        raise BuildError(
+            f"training was planned for {wanted} GPUs (execution.processes) but was given {given}; "
+            f"start the build with `--resources gpu={wanted}` or change execution.processes"
+        )
+    return wanted
+
+
+def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spec:
+    for other in job.work.glob("world-*"):
+        if other != folder:
+            say(f"adapter: checkpoints of another world size ({other.name}) are not used, training starts anew")
+    resume = newest_whole(folder)
+    if resume:
+        say(f"adapter: continues from {resume.name}")
+    return Spec(
+        slice=job.slice,
+        shards=str(job.inputs["shards"].absolute()),
+        model=str(job.inputs["model"].absolute()),
+        out=str(job.out.absolute()),
+        folder=str(folder.absolute()),
+        resume=str(resume.absolute()) if resume else None,
+        micro_batch=spread.micro_batch,
+        accumulation=spread.accumulation,
+        gradient_checkpointing=execution.gradient_checkpointing,
+        save_steps=execution.save_steps,
+        keep_checkpoints=execution.keep_checkpoints,
+    )
+
+
+def _launch(spec: Spec, processes: int, job: Job) -> None:
+    """Run torchrun, show what rank 0 says, and turn a failure into one line."""
+    path = Path(spec.folder) / "spec.json"
+    spec.write(path)
+    spec.error.unlink(missing_ok=True)
+    spec.progress.write_text("")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "workflow.training.program", str(path)]
+    child = subprocess.Popen(command, env=_environment(job, processes), preexec_fn=die_with_parent)
+    shown = 0
+    while child.poll() is None:
+        shown = _relay(spec.progress, shown)
+        time.sleep(POLL)
+    _relay(spec.progress, shown)
+    if child.returncode:
+        reason = spec.error.read_text().strip() if spec.error.exists() else f"a rank ended with {child.returncode}"
+        raise BuildError(f"training stopped: {reason}")
+
+
+def _relay(path: Path, shown: int) -> int:
+    """Show whole lines that were added to `path` behind position `shown`; the new position."""
+    with path.open("rb") as file:
+        file.seek(shown)
+        added = file.read()
+    whole = added[: added.rfind(b"\n") + 1]
+    for line in whole.decode().splitlines():
+        say(line)
+    return shown + len(whole)
+
+
+def _environment(job: Job, processes: int) -> dict[str, str]:
+    """Deterministic, offline, and with as many threads as the rule was given."""
+    cpu = {} if visible_gpus() else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(max(1, job.resources.threads // processes)),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "warning",
+        **cpu,
+    }

@@ -1,0 +1,56 @@
+"""report: one page about a recipe: what it is worth, what it was made from, how long it took.
+
+`report.html` needs nothing but itself: style and charts are inside, and the page forbids itself the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow.report.charts import Histogram, histograms
+from workflow.report.inputs import Inputs
+from workflow.report.page import render
+from workflow.report.recipe import as_yaml, title
+from workflow.report.runs import libraries, timings
+from workflow.report.samples import samples
+from workflow.report.training import read_training
+from workflow.report.verdict import notes, read_scores, verdict
+from workflow.store.build import Job
+
+VERSION = 1
+REPORT = "report.html"
+
+
+def make(job: Job) -> dict[str, Any]:
+    """Write `report.html`. Times, hosts and versions come from run records and differ between two runs.
+
+    Returns:
+        Counts: products the page is about, and rows whose predictions it shows side by side.
+
+    Raises:
+        BuildError: An input is missing a file or damaged.
+    """
+    inputs, recipe = Inputs.of(job), job.slice["recipe"]
+    scores, shown = read_scores(inputs), samples(inputs, recipe)
+    page = render(
+        title=title(recipe),
+        recipe=as_yaml(recipe),
+        recipe_fields=recipe,
+        verdict=verdict(scores, recipe),
+        scores=scores,
+        notes=notes(scores),
+        inputs=inputs,
+        lengths=_lengths(inputs),
+        training=read_training(inputs),
+        samples=shown,
+        timings=timings(inputs),
+        libraries=libraries(inputs),
+    )
+    # A lone surrogate, which JSON can smuggle in, has no bytes in UTF-8.
+    (job.out / REPORT).write_bytes(page.encode("utf-8", "replace"))
+    return {"products": len(inputs.manifests), "samples": len(shown)}
+
+
+def _lengths(inputs: Inputs) -> list[Histogram]:
+    """Tokens per row, one histogram per split, on one scale."""
+    return histograms({role: inputs.lengths(role) for role in ("shards_train", "shards_test") if role in inputs})

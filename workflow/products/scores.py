@@ -1,0 +1,243 @@
+"""scores: accuracy with intervals of every way to answer, and whether tuning and voting help."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import BuildError
+from workflow.products.rows import ROWS
+from workflow.results import (
+    PREDICTIONS,
+    SCORES,
+    VOTED,
+    AskedRow,
+    Drawn,
+    Measured,
+    Prediction,
+    Scores,
+    Test,
+    VotedLine,
+    read_together,
+)
+from workflow.schemas import check
+from workflow.store.build import Job
+from workflow.voting import Reader
+
+VERSION = 1
+TESTS = {
+    "greedy_vs_base": ("greedy", "base"),
+    "voted_vs_single": ("voted", "single"),
+    "voted_vs_greedy": ("voted", "greedy"),
+}
+CELLS = 1 << 22
+"""Bootstrap counts held at once: 32 MiB of int64."""
+
+
+def make(job: Job) -> dict[str, Any]:
+    """Write `scores.json`; in one pass over the inputs, with the memory of one row.
+
+    Returns:
+        Counts: rows, scored rows, draws per row.
+
+    Raises:
+        BuildError: The inputs are not about the same rows, or not what their role says.
+    """
+    tally = _tally(job)
+    systems, tests = {}, {}
+    if tally.scored:
+        systems = {
+            name: measured(system, tally.scored, job.slice["resamples"], job.slice["seed"])
+            for name, system in (tally.systems | {"majority_class": tally.majority_class()}).items()
+        }
+        tests = {name: tally.test(*pair) for name, pair in TESTS.items() if set(pair) <= systems.keys()}
+    counts = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
+    scores = Scores(**counts, majority_answer=tally.majority_answer(), systems=systems, tests=tests)
+    value = check("scores", scores.model_dump(mode="json"), job.out / SCORES)
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (job.out / SCORES).write_text(text + "\n", encoding="utf-8")
+    return counts
+
+
+@dataclass
+class System:
+    """What is counted of one way to answer, over the scored rows."""
+
+    per_row: int = 1  # answers per row: n for `draws`, else 1
+    right: Counter[int] = field(default_factory=Counter)  # right answers in a row -> number of such rows
+    asked: int = 0  # rows or texts that could have had an answer; 0 where none is read
+    parsed: int = 0
+    texts: int = 0
+    cut: int = 0  # texts that max_tokens ended
+
+    def add(self, right: int, parsed: int, texts: int, cut: int) -> None:
+        """Count one row: right and valid answers in it, the texts behind them, and those cut short."""
+        self.right[right] += 1
+        self.asked += self.per_row
+        self.parsed += parsed
+        self.texts += texts
+        self.cut += cut
+
+
+@dataclass
+class Tally:
+    """What is counted over the rows: enough for every figure, and of a size that rows do not change."""
+
+    draws: int = 0
+    rows: int = 0
+    scored: int = 0
+    golds: Counter[str] = field(default_factory=Counter)
+    systems: dict[str, System] = field(default_factory=dict)
+    only: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows that only the first has right
+
+    def add(self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader) -> None:
+        """Count one row; `drawn` holds the texts of `draws`, `greedy` and perhaps `base`."""
+        self.rows += 1
+        if row.gold is None:
+            return
+        self.scored += 1
+        self.golds[row.gold] += 1
+        right = {"voted": line.answer == row.gold}
+        behind = len(drawn["draws"]), sum(text.finish_reason == "length" for text in drawn["draws"])
+        self._system("voted").add(right["voted"], line.answer is not None, *behind)
+        # The votes are the draws' answers already read; only the first draw's own has to be read again.
+        parsed = len(drawn["draws"]) - line.abstentions
+        self._system("draws", len(drawn["draws"])).add(line.votes.get(row.gold, 0), parsed, *behind)
+        letters = row.letters
+        for role, (text, *_) in drawn.items():
+            name, answer = "single" if role == "draws" else role, reader.read(text.text, letters)
+            right[name] = answer == row.gold
+            self._system(name).add(right[name], answer is not None, 1, text.finish_reason == "length")
+        self._compare(right)
+
+    def _system(self, name: str, per_row: int = 1) -> System:
+        if name not in self.systems:
+            self.systems[name] = System(per_row)
+        return self.systems[name]
+
+    def _compare(self, right: dict[str, bool]) -> None:
+        for one, other in TESTS.values():
+            if other in right and right[one] != right[other]:
+                self.only[(one, other) if right[one] else (other, one)] += 1
+
+    def majority_answer(self) -> str | None:
+        """The most frequent gold answer, the first in the alphabet among equals."""
+        return min(self.golds, key=lambda gold: (-self.golds[gold], gold), default=None)
+
+    def majority_class(self) -> System:
+        """The baseline that gives `majority_answer` to every row."""
+        most = max(self.golds.values())
+        return System(right=Counter({1: most, 0: self.scored - most}))
+
+    def test(self, one: str, other: str) -> Test:
+        """McNemar's test of two systems."""
+        better, worse = self.only[one, other], self.only[other, one]
+        return Test(better=better, worse=worse, p=mcnemar(better, worse))
+
+
+def _tally(job: Job) -> Tally:
+    rows, voted = job.inputs["rows"] / ROWS, job.inputs["voted"] / VOTED
+    paths: dict[str, Path] = {
+        role: job.inputs[role] / PREDICTIONS for role in ("draws", "greedy", "base") if role in job.inputs
+    }
+    predicted = [(path, Prediction) for path in paths.values()]
+    reader, tally = Reader.of(job.slice["answer"]), Tally()
+    for row, line, *predictions in read_together((rows, AskedRow), (voted, VotedLine), *predicted):
+        drawn = {role: prediction.draws for role, prediction in zip(paths, predictions, strict=True)}
+        _check_voted(row, line, len(drawn["draws"]), voted)
+        _check_draws(row, drawn, tally.draws, paths)
+        tally.draws = len(drawn["draws"])
+        tally.add(row, line, drawn, reader)
+    if not tally.rows:
+        raise BuildError(f"{rows}: no rows; there is nothing to score")
+    return tally
+
+
+def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path) -> None:
+    """Refuse a vote that is not about this row's gold answer and draws."""
+    if line.gold != row.gold:
+        raise BuildError(
+            f"{path}: row {row.id!r}: gold is {line.gold!r}, in the rows {row.gold!r}; vote again"
+        )
+    if sum(line.votes.values()) + line.abstentions != draws:
+        raise BuildError(f"{path}: row {row.id!r} was voted from another number of draws; vote again")
+
+
+def _check_draws(row: AskedRow, drawn: dict[str, list[Drawn]], before: int, paths: dict[str, Path]) -> None:
+    """Refuse a row with more or fewer draws than the others, or a greedy prediction with several."""
+    for role, draws in drawn.items():
+        wanted = (before or len(draws)) if role == "draws" else 1
+        if len(draws) != wanted:
+            raise BuildError(
+                f"{paths[role]}: row {row.id!r} has {len(draws)} draws, not {wanted}; predict again"
+            )
+
+
+def measured(system: System, n: int, resamples: int, seed: int) -> Measured:
+    """Accuracy of a system over `n` rows, with its interval and rates."""
+    low, high = bootstrap(system.right, resamples, seed)
+    total = n * system.per_row
+    return Measured(
+        accuracy=sum(right * rows for right, rows in system.right.items()) / total,
+        low=low / total,
+        high=high / total,
+        n=n,
+        parse_rate=system.parsed / system.asked if system.asked else None,
+        length_rate=system.cut / system.texts if system.texts else None,
+    )
+
+
+def bootstrap(right: Mapping[int, int], resamples: int, seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the number of right answers (Efron & Tibshirani 1993, 13.3).
+
+    Resampling n rows with replacement matters to the sum only through how often each distinct value is
+    taken, and these counts are Multinomial(n, share of each value): drawing them is exact, not an
+    approximation, and costs as many numbers as there are values (2 for right or wrong), not n.
+    Every system starts the generator (PCG64) from `seed`: equal counts have equal intervals, and
+    a system more or less changes no other.
+
+    Args:
+        right: Right answers in a row -> number of such rows.
+        resamples: Bootstrap resamples.
+        seed: Seed of the generator.
+
+    Returns:
+        The 2.5 % and 97.5 % quantiles (linear between order statistics), in right answers.
+    """
+    import numpy as np
+
+    values = np.array(sorted(value for value, rows in right.items() if rows))
+    rows = np.array([right[int(value)] for value in values])
+    n, generator = int(rows.sum()), np.random.Generator(np.random.PCG64(seed))
+    sums = np.empty(resamples, dtype=np.int64)
+    block = max(1, CELLS // len(values))
+    for start in range(0, resamples, block):
+        part = sums[start : start + block]
+        part[:] = generator.multinomial(n, rows / n, size=len(part)) @ values
+    low, high = np.quantile(sums, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p value of McNemar's test (McNemar 1947; exact form: Fagerland et al. 2013,
+    BMC Med Res Methodol 13:91).
+
+    Of m rows on which two systems differ, the number that favours one is Binomial(m, 1/2) if they are
+    equally good: p = min(1, 2 P(X <= min(better, worse))). Summed from the largest term down, where each
+    is the next times k / (m - k + 1), until terms no longer count: about sqrt(m) terms.
+    """
+    m, k = better + worse, min(better, worse)
+    if 2 * k == m:
+        return 1.0
+    log_term = math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1) - m * math.log(2)
+    total = term = 1.0
+    while k > 0 and term > 1e-17 * total:
+        term *= k / (m - k + 1)
+        total += term
+        k -= 1
+    return min(1.0, 2 * math.exp(log_term) * total)

@@ -1,0 +1,55 @@
+"""results/<recipe>/: what people read. Files are copies, folders are links into the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from workflow.errors import BuildError
+from workflow.settle import PUBLISHED
+from workflow.store.address import canonical
+from workflow.store.files import read_json, write_atomic
+from workflow.store.store import Store
+
+
+def publish(store: Store, recipe: Path, name: str) -> Path:
+    """Show one product in the folder `recipe` (results/<recipe>) under `name`.
+
+    The note in `.addresses/` says which address; the old file stays readable until the new one is whole.
+
+    Raises:
+        BuildError: The product is not built, or has no such file.
+    """
+    product, address = (recipe / ".addresses" / name).read_text().split()
+    receipt = store.built(product, address)
+    if receipt is None:
+        raise BuildError(f"{store.stamp(product, address)}: {product} is not in the store; build again")
+    source = store.folder(product, receipt.key) / PUBLISHED[name][1]
+    target = recipe / name
+    if source.is_dir():
+        _link(source, target)
+    elif source.is_file():
+        write_atomic(target, source.read_bytes())
+    else:
+        raise BuildError(f"{target}: this recipe's {product} has no {name} (its rows belong to no groups)")
+    _note_built(store, recipe, name, {"product": product, "address": address, "key": receipt.key})
+    return target
+
+
+def _link(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(os.path.relpath(source, target.parent))
+    temporary.replace(target)
+
+
+def _note_built(store: Store, recipe: Path, name: str, entry: dict[str, Any]) -> None:
+    """Update built.json: which address each published file shows, and what making it took."""
+    record = store.run_record(entry["product"], entry["key"])
+    path = recipe / "built.json"
+    with FileLock(recipe / ".addresses" / ".lock"):
+        built = read_json(path) if path.exists() else {}
+        built[name] = {**entry, "run": read_json(record) if record.exists() else {}}
+        write_atomic(path, canonical(built) + b"\n")

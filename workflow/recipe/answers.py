@@ -1,0 +1,84 @@
+"""Recipe sections that say how answers are drawn, voted and scored."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from workflow.patterns import check_pattern
+from workflow.recipe.leaf import Section, leaf
+
+
+class Sampling(Section):
+    """How the model is asked (vLLM's SamplingParams)."""
+
+    n: int = leaf(of=("predictions",), description="Draws per row.", gt=0, le=256)
+    temperature: float = leaf(
+        of=("predictions",), description="Softmax temperature; 0 is greedy.", ge=0, le=5
+    )
+    top_p: float = leaf(
+        1.0, of=("predictions",), description="Nucleus: share of probability kept.", gt=0, le=1
+    )
+    top_k: int | None = leaf(
+        None, of=("predictions",), description="Number of most likely tokens kept; default all.", gt=0
+    )
+    repetition_penalty: float = leaf(
+        1.0, of=("predictions",), description="Penalty on tokens that occurred before; 1 is none.", gt=0
+    )
+    max_tokens: int = leaf(
+        of=("predictions",), description="Longest answer in tokens, with its stop token.", gt=0
+    )
+    stop: list[str] = leaf(
+        [], of=("predictions",), description="Strings that end an answer, besides the stop token."
+    )
+    seed: int = leaf(
+        of=("predictions",), description="Seed from which each row's seed is derived.", ge=0, lt=2**63
+    )
+
+
+class Answer(Section):
+    """How an answer is read from a generated text."""
+
+    pattern: str = leaf(
+        of=("voted", "scores"),
+        description="RE2 pattern with one group, the answer. Where the row has options only their "
+        "letters count; anything else abstains.",
+        min_length=1,
+    )
+    match: Literal["first", "last"] = leaf(
+        "last", of=("voted", "scores"), description="Which match counts when there are several."
+    )
+
+    @model_validator(mode="after")
+    def _one_group(self) -> Answer:
+        check_pattern(self.pattern, groups=1)
+        return self
+
+
+class Voting(Section):
+    """How the draws of a row become one answer."""
+
+    answer: Answer = Field(description="How an answer is read from a generated text.")
+    rule: Literal["majority"] = leaf(
+        "majority", of=("voted",), description="The answer with most votes; an abstention is no vote."
+    )
+    ties: Literal["first", "abstain"] = leaf(
+        of=("voted",),
+        description="Among equally voted answers: the one drawn first, or no answer at all.",
+    )
+
+
+class Scoring(Section):
+    """What is measured, and against what."""
+
+    metrics: list[Literal["accuracy"]] = leaf(
+        ["accuracy"], of=("scores",), description="Metrics to report.", min_length=1
+    )
+    compare: list[Literal["base"]] = leaf(
+        [], of=("scores",), description="Also predict with the untuned base, and test the difference."
+    )
+    resamples: int = leaf(
+        10000, of=("scores",), description="Bootstrap resamples of the 95 % intervals.", ge=100, le=10**6
+    )
+    seed: int = leaf(0, of=("scores",), description="Seed of the bootstrap.", ge=0, lt=2**32)

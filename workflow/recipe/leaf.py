@@ -1,0 +1,66 @@
+"""The base of all recipe sections, and the declaration which products a field decides.
+
+A *leaf* is a field that holds a value, not a section. `leaf(of=("adapter",))` says that the value
+goes into the slice, and so into the address, of these products and of no other. Sections are plain
+fields. `slice_of` reads the declaration back: what is declared is what is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+EXECUTION = "execution"
+"""Owner of leaves that say how something runs: recorded, in no address."""
+
+SOURCE = "source"
+"""Owner of leaves that name or check a source file, whose *content* goes into the address."""
+
+
+class Section(BaseModel):
+    """A group of recipe fields: unknown keys are errors and values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def leaf(default: Any = ..., *, of: tuple[str, ...], description: str, **constraints: Any) -> Any:
+    """Declare a recipe field.
+
+    Args:
+        default: Value when the recipe does not say; `...` makes the field obligatory.
+        of: Products whose bytes the value decides, or `(EXECUTION,)`, or `(SOURCE,)`.
+        description: One sentence with the unit, shown in the schema and the field reference.
+        constraints: Passed on to `pydantic.Field` (`gt`, `le`, `pattern`, ...).
+    """
+    return Field(
+        default, description=description, json_schema_extra={"x-products": list(of)}, **constraints
+    )
+
+
+def owners(field: FieldInfo) -> tuple[str, ...]:
+    """The products that `field` was declared to decide; empty for a section."""
+    extra = field.json_schema_extra
+    if not isinstance(extra, dict):
+        return ()
+    declared = extra.get("x-products", [])
+    return tuple(str(owner) for owner in declared) if isinstance(declared, list) else ()
+
+
+def slice_of(section: Section, product: str) -> dict[str, Any]:
+    """The leaves of `section` and of the sections inside it that decide `product`, defaults filled in.
+
+    Returns:
+        Nested plain JSON values; sections without a leaf of this product are left out.
+    """
+    chosen: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            inner = slice_of(value, product)
+            if inner:
+                chosen[name] = inner
+        elif product in owners(field):
+            chosen[name] = section.model_dump(mode="json", include={name})[name]
+    return chosen

@@ -1,0 +1,150 @@
+"""Reading a recipe file: strict, and every error names file, line, column, field and a remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from workflow.errors import BuildError
+from workflow.recipe import yaml12
+from workflow.recipe.recipe import Recipe
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+RESERVED = ("rehearsal", "experiments")
+
+
+def recipe_path(name: str, folder: Path = Path("recipes")) -> Path:
+    """The file of the recipe called `name`.
+
+    Raises:
+        BuildError: The name is not allowed, reserved, or no such file exists.
+    """
+    if not re.fullmatch(NAME, name) or name in RESERVED:
+        raise BuildError(
+            f"{name!r} is not a recipe name: use letters, digits, '.', '_' and '-' "
+            f"(reserved: {', '.join(RESERVED)})"
+        )
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        near = _nearest(name, known)
+        raise BuildError(f"{path}: no such recipe{near or '; there are: ' + (', '.join(known) or 'none')}")
+    return path
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate one recipe.
+
+    Raises:
+        BuildError: All mistakes of the file, one line each with the offending line below it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    try:
+        document = yaml12.parse(text)
+    except yaml12.YamlError as error:
+        raise BuildError(_located(path, text, error.line, error.column, error.reason)) from None
+    if not isinstance(document.value, dict):
+        raise BuildError(f"{path}:1:1: a recipe is a mapping of sections; see `tunemake new`")
+    try:
+        return Recipe.model_validate(document.value)
+    except ValidationError as error:
+        raise BuildError(_explain(path, text, document, error)) from None
+
+
+def _explain(path: Path, text: str, document: yaml12.Document, error: ValidationError) -> str:
+    lines: dict[str, tuple[int, int]] = {}
+    for item in error.errors(include_url=False):
+        loc = _path_in_file(document.value, item["loc"])
+        if item["type"] == "union_tag_invalid":
+            loc = (*loc, item["ctx"]["discriminator"].strip("'"))
+        place = loc if item["type"] != "missing" else loc[:-1]
+        line, column = _nearest_place(document, place)
+        name = ".".join(str(part) for part in loc)
+        reason = f"{name}: {_reason(item, loc)}" if name else _reason(item, loc)
+        lines[_located(path, text, line, column, reason)] = (line, column)
+    return "\n".join(sorted(lines, key=lines.__getitem__))
+
+
+def _located(path: Path, text: str, line: int, column: int, reason: str) -> str:
+    source = text.splitlines()[line - 1] if 0 < line <= len(text.splitlines()) else ""
+    shown = f"\n    {source.strip()}" if source.strip() else ""
+    return f"{path}:{line}:{column}: {reason}{shown}"
+
+
+def _path_in_file(value: Any, loc: tuple[str | int, ...]) -> yaml12.Path:
+    """The part of a pydantic location that exists in the file: union tags are left out."""
+    path: list[str | int] = []
+    for i, part in enumerate(loc):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+            path.append(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+            path.append(part)
+        elif i == len(loc) - 1 and isinstance(value, dict):
+            path.append(part)
+    return tuple(path)
+
+
+def _nearest_place(document: yaml12.Document, path: yaml12.Path) -> tuple[int, int]:
+    while path and path not in document.places:
+        path = path[:-1]
+    return document.places.get(path, (1, 1))
+
+
+def _reason(item: Any, loc: yaml12.Path) -> str:
+    kind, given = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        known = _fields_beside(loc)
+        return f"unknown key{_nearest(str(loc[-1]), known) or '; known: ' + ', '.join(known)}"
+    if kind == "missing":
+        return "missing; add it"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_reason(item)
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if kind == "value_error" or isinstance(given, dict):
+        return message
+    return f"{message}, not {given!r}"
+
+
+def _tag_reason(item: Any) -> str:
+    context = item["ctx"]
+    tag = context["discriminator"].strip("'")
+    if "tag" not in context:
+        return f"needs `{tag}:`, which says the kind"
+    known = [name.strip(" '") for name in context["expected_tags"].split(",")]
+    near = _nearest(context["tag"], known)
+    return f"{context['tag']!r} is unknown{near or '; known: ' + ', '.join(known)}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _fields_beside(loc: yaml12.Path) -> list[str]:
+    """Names of the fields that may stand where the last part of `loc` stands."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in loc[:-1]:
+        fields = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
+        models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The recipe's JSON Schema, draft 2020-12."""
+    schema = TypeAdapter(Recipe).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tunemake recipe", **schema}

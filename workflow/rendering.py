@@ -1,0 +1,143 @@
+"""The one renderer: messages -> token ids and label mask, for training, prediction and serving alike.
+
+The prompt is tokenized by itself and the answer by itself, so the prompt's ids are a strict prefix of
+the training ids whatever merges the tokenizer knows, and prediction starts from exactly those ids.
+Trained are the answer and the stop token after it, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import BuildError
+from workflow.prompts import SECONDS, Message, time_limit
+from workflow.tokens import Rendering
+
+
+@dataclass(frozen=True)
+class Text:
+    """A row as text: the prompt up to where the model goes on, and the answer with its stop token."""
+
+    prompt: str
+    answer: str
+    stop: int | None
+
+
+class Renderer:
+    """A model's tokenizer with its chat template."""
+
+    def __init__(self, folder: Path):
+        """Load the tokenizer files in `folder`.
+
+        Raises:
+            BuildError: No fast tokenizer, no chat template, or no stop token.
+        """
+        from transformers import AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if not self.tokenizer.is_fast:
+            raise BuildError(f"{folder}: no tokenizer.json; only fast tokenizers are supported")
+        if not self.tokenizer.chat_template:
+            raise BuildError(f"{folder}: the tokenizer has no chat template")
+        self.backend: Any = self.tokenizer.backend_tokenizer
+        self.stop_ids = _stop_ids(folder, self.tokenizer)
+        special = sorted({t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special})
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    @property
+    def rendering(self) -> Rendering:
+        """What prediction must know: the ids that end an answer, and the padding id."""
+        pad = self.tokenizer.pad_token_id
+        return Rendering(self.stop_ids, self.stop_ids[0] if pad is None else int(pad))
+
+    def text(self, messages: list[Message], row: str) -> Text:
+        """Apply the chat template; the last message, if the assistant's, is the answer.
+
+        Raises:
+            BuildError: A message holds a special token, or the chat template changes the answer, is not
+                prefix-preserving, or does not put a stop token behind the answer.
+        """
+        for message in messages:
+            if found := self._special.search(message["content"]):
+                raise BuildError(
+                    f"row {row}: the {message['role']} turn holds the special token {found[0]!r}, "
+                    "which would end or forge a turn; remove it from the data or the template"
+                )
+        if messages[-1]["role"] != "assistant":
+            return Text(self._chat(messages, True), "", None)
+        prompt, whole = self._chat(messages[:-1], True), self._chat(messages, False)
+        answer = messages[-1]["content"]
+        if not answer:
+            raise BuildError(f"row {row}: the answer is empty; correct the row or the template")
+        if not whole.startswith(prompt + answer):
+            raise BuildError(
+                f"row {row}: the chat template changes the prompt or the answer when it is complete; "
+                "training and prediction would differ"
+            )
+        return Text(prompt, answer, self._stop(whole[len(prompt) + len(answer) :], row))
+
+    def _chat(self, messages: list[Message], open_turn: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            with time_limit(SECONDS):
+                return str(
+                    self.tokenizer.apply_chat_template(
+                        messages, tokenize=False, add_generation_prompt=open_turn
+                    )
+                )
+        except (TemplateError, TimeoutError) as error:
+            reason = str(error) or f"not finished after {SECONDS:g} s"
+            raise BuildError(f"the model's chat template: {reason}") from None
+
+    def _stop(self, behind: str, row: str) -> int:
+        ids = self.backend.encode(behind, add_special_tokens=False).ids
+        if not ids or ids[0] not in self.stop_ids:
+            names = self.tokenizer.convert_ids_to_tokens(self.stop_ids)
+            raise BuildError(
+                f"row {row}: the chat template puts {behind[:20]!r} behind the answer, not a stop token "
+                f"({', '.join(names)}); the model would never learn to stop"
+            )
+        return int(ids[0])
+
+    def encode(self, texts: Sequence[str], rows: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens in it recognised, none added.
+
+        Raises:
+            BuildError: The tokenizer loses something of a text.
+        """
+        encoded = [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        decoded = self.backend.decode_batch(encoded, skip_special_tokens=False)
+        for text, back, row in zip(texts, decoded, rows, strict=True):
+            if text != back and not _same_text(text, back):
+                raise BuildError(f"row {row}: the tokenizer loses {_lost(text, back)}; use another tokenizer")
+        return encoded
+
+
+def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
+    """End-of-turn ids: of the generation config (what serving stops at), and the tokenizer's eos."""
+    path = folder / "generation_config.json"
+    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    ids = found if isinstance(found, list) else [found]
+    stop = sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+    if not stop:
+        raise BuildError(f"{folder}: neither generation config nor tokenizer names a stop token")
+    return stop
+
+
+def _same_text(text: str, back: str) -> bool:
+    """Equal up to Unicode composition (many tokenizers apply NFC) and one leading space (SentencePiece)."""
+    return unicodedata.normalize("NFC", text) in (back, unicodedata.normalize("NFC", back).removeprefix(" "))
+
+
+def _lost(text: str, back: str) -> str:
+    missing = [character for character in dict.fromkeys(text) if character not in back]
+    if missing:
+        return "the characters " + " ".join(missing[:8])
+    return f"text: {text[:30]!r} comes back as {back[:30]!r}"

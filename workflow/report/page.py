@@ -1,0 +1,51 @@
+"""The page: the template, and how it writes figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workflow.progress import duration
+from workflow.report.samples import KINDS
+from workflow.show import SYSTEMS
+
+TEMPLATE = "report.html.jinja"
+
+
+def render(**values: Any) -> str:
+    """The page that the template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
+    return environment.get_template(TEMPLATE).render(SYSTEMS=SYSTEMS, KINDS=KINDS, **values)
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 in per cent, with one decimal."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def number(value: Any) -> str:
+    """A count with commas between thousands, a measure with four digits, anything else as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def size(count: Any) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    if not isinstance(count, int | float):
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

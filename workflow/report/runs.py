@@ -1,0 +1,54 @@
+"""How long each product took and with what, from the records that every run leaves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from workflow.report.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One product; `seconds` is None where nothing was recorded, `same` the role that shows it already."""
+
+    role: str
+    seconds: float | None
+    share: float  # per cent of the longest
+    same: str | None
+    record: dict[str, Any]
+
+
+def timings(inputs: Inputs) -> list[Timing]:
+    """One line per role; a product in two roles was made once, and counts once."""
+    first: dict[str, str] = {}
+    shown = {role: first.setdefault(str(folder), role) for role, folder in inputs.folders.items()}
+    seconds = {role: _seconds(inputs.runs[role]) for role in inputs.folders}
+    longest = max((value for value in seconds.values() if value), default=1.0)
+    return [
+        Timing(
+            role,
+            seconds[role],
+            round(100 * (seconds[role] or 0) / longest, 2),
+            None if shown[role] == role else shown[role],
+            inputs.runs[role],
+        )
+        for role in inputs.folders
+    ]
+
+
+def _seconds(record: dict[str, Any]) -> float | None:
+    value = record.get("seconds")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def libraries(inputs: Inputs) -> list[tuple[str, str, list[str]]]:
+    """Library, version and the roles it was installed for, sorted; one line per version."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for role, record in inputs.runs.items():
+        versions = record.get("versions")
+        if isinstance(versions, dict):
+            for name, version in versions.items():
+                found[str(name), str(version)].append(role)
+    return [(name, version, roles) for (name, version), roles in sorted(found.items())]

@@ -1,0 +1,149 @@
+"""A few rows with all that was answered to them: chosen by hash, the telling ones first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import ascii_uppercase
+from typing import Any
+
+from workflow.products.rows import ROWS
+from workflow.report.inputs import Inputs
+from workflow.results import PREDICTIONS, VOTED, AskedRow, Drawn, Prediction, VotedLine, read_together
+from workflow.voting import Reader
+
+SHOWN, EACH = 12, 4
+DRAWS = 3
+"""Draws shown with their text; of the others only the answer is."""
+GREEDY = {"base": "base model", "greedy": "this model, greedy"}
+"""Role with one text per row -> its label."""
+KINDS = {
+    "tuned": "tuning put it right",
+    "voted": "voting put the first draw right",
+    "wrong": "still wrong",
+    "other": "",
+}
+"""Kind of row -> what is said of it, the telling ones first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One text and the answer read from it; `right` is None where gold is unknown."""
+
+    label: str
+    text: str
+    answer: str | None
+    right: bool | None
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row, what was asked, and what was answered."""
+
+    kind: str
+    prompt: list[tuple[str, str]]
+    answers: list[Answer]
+    others: list[str | None]
+    vote: VotedLine
+
+
+@dataclass
+class _Choice:
+    """The rows of one kind whose ids have the smallest digests, so that no order of reading matters."""
+
+    held: list[tuple[bytes, Sample]] = field(default_factory=list)
+
+    def wants(self, digest: bytes) -> bool:
+        return len(self.held) < SHOWN or digest < self.held[-1][0]
+
+    def add(self, digest: bytes, sample: Sample) -> None:
+        insort(self.held, (digest, sample), key=lambda pair: pair[0])
+        del self.held[SHOWN:]
+
+
+def samples(inputs: Inputs, recipe: dict[str, Any]) -> list[Sample]:
+    """About `SHOWN` rows, `EACH` of every telling kind if there are so many; in one pass over all rows.
+
+    Raises:
+        BuildError: The inputs are not about the same rows, or damaged.
+    """
+    if not {"rows_test", "predictions", "voted"} <= inputs.folders.keys() or not recipe.get("voting"):
+        return []
+    roles = [role for role in (*GREEDY, "predictions") if role in inputs]
+    reader = Reader.of(recipe["voting"]["answer"])
+    choices: defaultdict[str, _Choice] = defaultdict(_Choice)
+    files = [(inputs.folders["rows_test"] / ROWS, AskedRow), (inputs.folders["voted"] / VOTED, VotedLine)]
+    predicted = [(inputs.folders[role] / PREDICTIONS, Prediction) for role in roles]
+    for row, vote, *predictions in read_together(*files, *predicted):
+        drawn = {role: prediction.draws for role, prediction in zip(roles, predictions, strict=True)}
+        answers = {role: reader.read(draws[0].text, row.letters) for role, draws in drawn.items()}
+        choice = choices[kind := _kind(vote, answers)]
+        digest = hashlib.blake2b(row.id.encode("utf-8", "replace"), digest_size=16).digest()
+        if choice.wants(digest):
+            choice.add(digest, _sample(kind, row, vote, drawn, reader))
+    return _chosen(choices)
+
+
+def _kind(vote: VotedLine, answers: Mapping[str, str | None]) -> str:
+    if vote.gold is None:
+        return "other"
+    right = {role: answer == vote.gold for role, answer in answers.items()}
+    if right.get("greedy") and right.get("base") is False:
+        return "tuned"
+    if vote.correct and not right["predictions"]:
+        return "voted"
+    return "other" if vote.correct else "wrong"
+
+
+def _chosen(choices: Mapping[str, _Choice]) -> list[Sample]:
+    """`EACH` of every kind; where a kind has fewer, the others fill up, still in the order of `KINDS`."""
+    found = {kind: [sample for _, sample in choices[kind].held] for kind in KINDS if kind in choices}
+    take = {kind: min(EACH, len(rows)) for kind, rows in found.items() if kind != "other"}
+    for kind, rows in found.items():
+        room = SHOWN - sum(take.values())
+        take[kind] = min(len(rows), take.get(kind, 0) + room)
+    return [sample for kind, rows in found.items() for sample in rows[: take[kind]]]
+
+
+def _sample(
+    kind: str, row: AskedRow, vote: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader
+) -> Sample:
+    greedy = [(label, drawn[role][0]) for role, label in GREEDY.items() if role in drawn]
+    draws = [(f"draw {number}", draw) for number, draw in enumerate(drawn["predictions"], start=1)]
+    answers = [_answer(label, draw, row, reader) for label, draw in [*greedy, *draws[:DRAWS]]]
+    others = [reader.read(draw.text, row.letters) for _, draw in draws[DRAWS:]]
+    return Sample(kind, _prompt(row.prompt), answers, others, vote)
+
+
+def _answer(label: str, draw: Drawn, row: AskedRow, reader: Reader) -> Answer:
+    answer = reader.read(draw.text, row.letters)
+    right = None if row.gold is None else answer == row.gold
+    return Answer(label, shortened(draw.text, 600), answer, right, draw.finish_reason == "length")
+
+
+def _prompt(prompt: dict[str, Any]) -> list[tuple[str, str]]:
+    """Fields of a row as texts; options get the letters that answers name."""
+    shown = []
+    for name, value in prompt.items():
+        if isinstance(value, list) and name == "options":
+            value = "\n".join(f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False))
+        if value not in (None, ""):
+            shown.append((name, shortened(_text(value), 1500)))
+    return shown
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most about `most` characters: two thirds from the beginning and the rest from the end."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end]} […{len(text) - most:,} characters…] {text[-end:]}"

@@ -1,0 +1,212 @@
+"""What voting and scoring read and write, line by line: rows, predictions, voted lines, the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workflow.errors import BuildError
+
+PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
+SUBMISSION = "submission.jsonl"
+
+
+class Result(BaseModel):
+    """A published record: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class View(BaseModel):
+    """The part of another product's record that is read here; whatever else it holds is skipped unparsed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class AskedRow(View):
+    """One line of rows.jsonl: what was asked."""
+
+    id: str = Field(description="Row id.")
+    group: str | None = Field(default=None, description="The problem that the row is a question of.")
+    index: int = Field(default=0, description="Position of the question in its problem, from 0.", ge=0)
+    prompt: dict[str, Any] = Field(description="What the prompt may show.")
+    gold: str | None = Field(default=None, description="The right answer; null where it is unknown.")
+
+    @property
+    def letters(self) -> str | None:
+        """Letters of the row's options, `ABCD` for four; None for a row without options."""
+        options = self.prompt.get("options")
+        return ascii_uppercase[: len(options)] if isinstance(options, list) else None
+
+
+class Drawn(View):
+    """One text that a model gave."""
+
+    text: str = Field(description="The generated text.")
+    finish_reason: str | None = Field(
+        default=None, description="`stop`, or `length` when max_tokens ended it."
+    )
+
+
+class Prediction(View):
+    """One line of predictions.jsonl: all draws of a row, in order."""
+
+    id: str = Field(description="Row id.")
+    draws: list[Drawn] = Field(description="The draws; the first is draw 0.", min_length=1)
+
+
+class VotedLine(Result):
+    """One line of voted.jsonl: a row, its votes and what they decided."""
+
+    id: str = Field(description="Row id.")
+    answer: str | None = Field(
+        description="The voted answer. null: every draw abstained, or answers tied and `ties: abstain`."
+    )
+    votes: dict[str, int] = Field(
+        description="Answer -> number of draws that gave it, sorted by answer; abstentions are not in it."
+    )
+    abstentions: int = Field(description="Draws without a valid answer.", ge=0)
+    agreement: float = Field(
+        description="Share of all draws, abstentions included, that gave the voted answer; 0 without one.",
+        ge=0,
+        le=1,
+    )
+    tie: bool = Field(description="Whether several answers had the most votes, however it was resolved.")
+    gold: str | None = Field(description="The right answer; null where it is unknown: not scored.")
+    correct: bool | None = Field(
+        description="Whether answer equals gold (no answer is wrong); null where gold is unknown."
+    )
+
+
+class Measured(Result):
+    """Accuracy over the scored rows with its 95 % bootstrap interval (percentile method, over rows)."""
+
+    accuracy: float = Field(
+        description="Share of right answers, 0 to 1; an abstention is wrong. `draws`: mean over draws.",
+        ge=0,
+        le=1,
+    )
+    low: float = Field(description="2.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
+    high: float = Field(description="97.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
+    n: int = Field(description="Rows measured: those whose gold answer is known.", ge=1)
+    parse_rate: float | None = Field(
+        description="Share of the n rows' texts with a valid answer; `voted`: share of rows with a voted "
+        "answer; null for majority_class, which reads no text.",
+        ge=0,
+        le=1,
+    )
+    length_rate: float | None = Field(
+        description="Share of the n rows' texts that max_tokens ended (finish_reason `length`); `voted`: of "
+        "the texts behind the votes; null for majority_class.",
+        ge=0,
+        le=1,
+    )
+
+
+class Test(Result):
+    """Exact two-sided McNemar test of two systems on the same rows; rows are taken as independent."""
+
+    __test__: ClassVar[bool] = False  # the name makes pytest want to collect it
+
+    better: int = Field(description="Scored rows that only the first-named system answers right.", ge=0)
+    worse: int = Field(description="Scored rows that only the second-named system answers right.", ge=0)
+    p: float = Field(
+        description="Probability of a split of better + worse rows at least this uneven, were each as "
+        "likely to fall on either side; 1 when the two never differ, 0 below 1e-308.",
+        ge=0,
+        le=1,
+    )
+
+
+class Scores(Result):
+    """scores.json: what the predictions of a recipe are worth."""
+
+    rows: int = Field(description="Rows of the test split.", ge=1)
+    scored: int = Field(description="Rows whose gold answer is known.", ge=0)
+    draws: int = Field(description="Draws per row behind each vote.", ge=1)
+    majority_answer: str | None = Field(
+        default=None,
+        description="What majority_class always answers: the most frequent gold answer of the scored rows, "
+        "the first in the alphabet among equals; null when nothing is scored.",
+    )
+    systems: dict[str, Measured] = Field(
+        description="majority_class: one answer to every row; base: the untuned model, greedy (only when "
+        "compared); greedy: the recipe's model, greedy; draws: mean over all draws; single: the first draw "
+        "alone; voted: the vote of all draws. Empty when nothing is scored."
+    )
+    tests: dict[str, Test] = Field(
+        description="greedy_vs_base: the gain of tuning; voted_vs_single: of voting, against the first "
+        "draw; voted_vs_greedy: of drawing and voting, against greedy. Empty when nothing is scored."
+    )
+
+
+class Identified(Protocol):
+    """A record of one row."""
+
+    @property
+    def id(self) -> str:
+        """Row id."""
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_records(path: Path, model: type[M]) -> Iterator[M]:
+    """The lines of a JSON lines file that is sorted by id, one at a time.
+
+    Every line is validated by the pydantic model; the JSON Schema generated from it says the same, but the
+    package jsonschema needs 0.4 ms a line, minutes for what takes pydantic seconds.
+
+    Raises:
+        BuildError: The file is missing, a line does not fit, or ids are not in strictly rising order.
+    """
+    before = None
+    try:
+        with path.open("rb") as file:  # in binary a line ends at \n alone, as JSON lines ask
+            for number, line in enumerate(file, start=1):
+                record: Any = _record(line, model, f"{path}:{number}")
+                if before is not None and record.id <= before:
+                    raise BuildError(
+                        f"{path}:{number}: {record.id!r} after {before!r} is not sorted; build again"
+                    )
+                before = record.id
+                yield record
+    except FileNotFoundError:
+        raise BuildError(f"{path}: no such file; build the product that makes it again") from None
+
+
+def _record(line: bytes, model: type[M], place: str) -> M:
+    try:
+        return model.model_validate_json(line, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole line"
+        raise BuildError(f"{place}: damaged ({where}: {first['msg']}); build it again") from None
+
+
+def read_together(*files: tuple[Path, type[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Records of several files row by row, one per file; they must be about the same rows.
+
+    Memory is that of one row, since all are sorted by id.
+
+    Raises:
+        BuildError: A row is in one file and not in another, or a file is damaged.
+    """
+    for records in zip_longest(*(read_records(path, model) for path, model in files)):
+        if len({record and record.id for record in records}) > 1:
+            raise BuildError(_missing([path for path, _ in files], records))
+        yield records
+
+
+def _missing(paths: list[Path], records: tuple[Identified | None, ...]) -> str:
+    first = min(record.id for record in records if record)
+    have = [path for path, record in zip(paths, records, strict=True) if record and record.id == first]
+    lack = [path for path in paths if path not in have]
+    return (
+        f"{lack[0]}: nothing about row {first!r}, which {have[0]} has; they must be of one split: build again"
+    )

@@ -1,0 +1,158 @@
+"""What Snakemake asks while it draws its graph: which stamps a file needs, and how a job may run.
+
+Only the main process reads recipes. Jobs on other machines see plans alone. Before Snakemake looks, the
+stamps are brought in line with the truth: a stamp stands exactly where a receipt with its folder does,
+and is never older than the stamps of its inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from workflow.devices import visible_gpus
+from workflow.errors import BuildError
+from workflow.graph import Draw, Graph, Node
+from workflow.recipe.training import UNPINNED
+from workflow.store.build import stamp
+from workflow.store.files import write_if_changed
+from workflow.store.store import Store
+
+RESULTS = Path("results")
+
+PUBLISHED = {
+    "adapter": ("adapter", ""),
+    "merged": ("merged", ""),
+    "overlap.json": ("overlap", "overlap.json"),
+    "predictions.jsonl": ("predictions", "predictions.jsonl"),
+    "voted.jsonl": ("voted", "voted.jsonl"),
+    "submission.jsonl": ("voted", "submission.jsonl"),
+    "scores.json": ("scores", "scores.json"),
+    "report.html": ("report", "report.html"),
+}
+"""Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
+
+DEMO = "tiny-logic"
+
+
+@cache
+def graph(recipe: str) -> Graph:
+    """The graph of a recipe, drawn once per process."""
+    return Draw(Store.here()).recipe(recipe)
+
+
+def published_from(wildcards: Any) -> dict[str, str]:
+    """Inputs of a published file: the stamp of its product, and a note of the address it is to show.
+
+    The note is rewritten only when the address changes, so that an edit or a revert publishes again even
+    where Snakemake has lost its own memory.
+    """
+    store = Store.here()
+    name = wildcards.name
+    try:
+        node = graph(wildcards.recipe).node(PUBLISHED[name][0])
+        settle(store, node)
+    except BuildError as error:
+        _stop(error)
+    note = RESULTS / wildcards.recipe / ".addresses" / name
+    write_if_changed(note, f"{node.product} {node.address}\n".encode())
+    return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
+
+
+def _stop(error: BuildError) -> NoReturn:
+    """Print one clear message instead of Snakemake's frame around an exception, and end."""
+    print(f"\nError: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def inputs_of(product: str) -> Callable[[Any], dict[str, str]]:
+    """Input function of a product's rule: role -> stamp of the input, from the plan alone."""
+
+    def inputs(wildcards: Any) -> dict[str, str]:
+        store = Store.here()
+        try:
+            plan = store.plan(product, wildcards.address)
+        except BuildError as error:
+            _stop(error)
+        return {role: str(store.stamp(ref.product, ref.address)) for role, ref in plan.inputs.items()}
+
+    return inputs
+
+
+def gpus_for(product: str) -> Callable[[Any], int]:
+    """Resource function: GPUs that a job wants; 0 on a machine without any."""
+
+    def gpus(wildcards: Any) -> int:
+        machine = len(visible_gpus())
+        if product != "adapter":
+            return min(1, machine)
+        execution = Store.here().where(product, wildcards.address).get("execution", {})
+        return (execution.get("processes") or machine) if machine else 0
+
+    return gpus
+
+
+def settle(store: Store, node: Node) -> None:
+    """Write the plans of `node` and of all it needs, and set the stamps right.
+
+    Raises:
+        BuildError: Something that is not built yet cannot be: a source is missing or a model unpinned.
+    """
+    problems: list[str] = []
+    for inner in node.closure():
+        store.write_plan(inner.plan)
+        sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
+        where = {"sources": sources, "execution": inner.execution}
+        store.write_where(inner.product, inner.address, where)
+        if not _set_stamp(store, inner):
+            problems += _problems(inner)
+    if problems:
+        raise BuildError("\n".join(dict.fromkeys(problems)))
+
+
+def _set_stamp(store: Store, node: Node) -> bool:
+    """Make the stamp agree with the receipt; whether the product is built."""
+    path = store.stamp(node.product, node.address)
+    receipt = store.built(node.product, node.address)
+    if receipt is None:
+        path.unlink(missing_ok=True)
+        return False
+    if not path.exists():
+        stamp(store, receipt)
+        _age(path, store.file(node.product, node.address, ".json"))
+    for inner in node.inputs.values():
+        needed = store.stamp(inner.product, inner.address)
+        if needed.exists() and needed.stat().st_mtime_ns > path.stat().st_mtime_ns:
+            _age(path, needed)
+    return True
+
+
+def _age(path: Path, other: Path) -> None:
+    """Give `path` the mtime of `other`."""
+    time = other.stat().st_mtime_ns
+    os.utime(path, ns=(time, time))
+
+
+def _problems(node: Node) -> list[str]:
+    found = [
+        f"{path}: no such file; put the file with SHA-256 {node.digests[role]} there"
+        for role, path in node.sources.items()
+        if not path.is_file()
+    ]
+    if node.slice.get("revision") == UNPINNED:
+        found.append(
+            f"model.revision of {node.slice['hub']} is unpinned: run `tunemake lock recipes/<recipe>.yaml`, "
+            "or write the commit there"
+        )
+    return found
+
+
+def default_targets() -> list[str]:
+    """What bare `snakemake` builds: the demo, or in a folder without it every recipe there is."""
+    names = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+    chosen = [DEMO] if DEMO in names else names
+    return [f"results/{name}/{file}" for name in chosen for file in ("voted.jsonl", "scores.json", "report.html")]

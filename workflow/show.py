@@ -1,0 +1,98 @@
+"""The scores as plain text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow.errors import BuildError
+from workflow.results import SCORES, Measured, Scores
+from workflow.schemas import check
+from workflow.store.files import read_json
+
+SYSTEMS = {
+    "majority_class": "majority class",
+    "base": "base model, greedy",
+    "greedy": "this model, greedy",
+    "single": "one draw",
+    "draws": "mean of {draws} draws",
+    "voted": "vote of {draws} draws",
+}
+TESTS = {
+    "greedy_vs_base": ("tuning", "this model", "the base model"),
+    "voted_vs_single": ("voting", "the vote", "the first draw"),
+    "voted_vs_greedy": ("voting", "the vote", "greedy"),
+}
+HEADER = ("system", "accuracy %", "95 % interval", "n", "parsed %", "cut at max_tokens %")
+
+
+def summary(recipe: str, results: Path = Path("results")) -> str:
+    """The table of a recipe's published scores.
+
+    Raises:
+        BuildError: They are not built, or damaged.
+    """
+    path = results / recipe / SCORES
+    if not path.exists():
+        raise BuildError(f"{path}: not built yet; run `snakemake {path} --cores all`")
+    return table(Scores.model_validate(check("scores", read_json(path), path)))
+
+
+def table(scores: Scores) -> str:
+    """The systems as aligned columns, then each test in words; no newline at the end.
+
+    Percentages have one decimal. `parsed`: texts with a valid answer; `cut at max_tokens`: texts that the
+    token limit ended.
+    """
+    if not scores.systems:
+        return f"not scored: none of the {scores.rows} test rows has a gold answer"
+    rows = [_row(scores, name) for name in SYSTEMS if name in scores.systems]
+    lines = [*_aligned([HEADER, *rows]), *_notes(scores)]
+    return "\n".join([*lines, *(_words(scores, name) for name in TESTS if name in scores.tests)])
+
+
+def _row(scores: Scores, name: str) -> Sequence[str]:
+    system: Measured = scores.systems[name]
+    interval = f"{_percent(system.low)} to {_percent(system.high)}"
+    rates = [_percent(system.parse_rate), _percent(system.length_rate)]
+    label = SYSTEMS[name].format(draws=scores.draws)
+    return label, _percent(system.accuracy), interval, str(system.n), *rates
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """First column to the left, the others to the right, two spaces between."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _notes(scores: Scores) -> list[str]:
+    """What the columns do not say, after an empty line."""
+    notes = [""]
+    if scores.majority_answer is not None:
+        notes.append(f"majority class: every row answered {scores.majority_answer}")
+    if scores.scored < scores.rows:
+        left = scores.rows - scores.scored
+        notes.append(f"not scored: {left} of {scores.rows} rows, which have no gold answer")
+    return notes
+
+
+def _words(scores: Scores, name: str) -> str:
+    """One test as a sentence: `tuning: this model alone is right on 31 rows, ...: p = 0.0054 (...)`."""
+    (what, one, other), test = TESTS[name], scores.tests[name]
+    p = "p < 0.0001" if test.p < 0.0001 else f"p = {test.p:.4f}" if test.p < 0.1 else f"p = {test.p:.2f}"
+    return (
+        f"{what}: only {one} is right on {test.better} rows, only {other} on {test.worse}: "
+        f"{p} (exact McNemar test)"
+    )
+
+
+def closing() -> str:
+    """What a finished build says: the scores of each recipe whose scores it published."""
+    return "TODO"

@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all, and stay as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import BuildError
+from workflow.store.address import sha256_of
+
+READ_ONLY = 0o444
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write `data` beside `path`, flush it to disk, then rename: readers see old or new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_if_changed(path: Path, data: bytes) -> bool:
+    """Like `write_atomic`, but a file that already has these bytes keeps its mtime.
+
+    Returns:
+        Whether the file was written.
+    """
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    write_atomic(path, data)
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        BuildError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BuildError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise BuildError(f"{path}: damaged ({error}); delete it and build again") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below `folder`, links to files included, sorted by relative path."""
+    found = [
+        Path(root) / name for root, _, names in os.walk(folder) for name in names
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def digests_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Relative path -> `{"bytes": size, "sha256": hex}` of every file below `folder`."""
+    files = files_in(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = pool.map(sha256_of, files)
+        return {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(files, digests, strict=True)
+        }
+
+
+def seal(folder: Path) -> None:
+    """Flush every file of `folder` to disk and make it read-only; links are left as they are."""
+    for path in files_in(folder):
+        if path.is_symlink() or path.stat().st_nlink > 1:
+            continue  # a link to what is sealed already, or to what is not ours
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.chmod(READ_ONLY)
+    for root, _, _ in os.walk(folder):
+        sync_folder(Path(root))
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder, or nothing if there is none."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)

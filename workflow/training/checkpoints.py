@@ -1,0 +1,55 @@
+"""Checkpoints that can be trusted: one counts only with a manifest, written last, that still holds.
+
+transformers takes the highest number, half-written or not. Nothing of a checkpoint is read before every
+byte of it was compared with the manifest, so that no foreign pickle can slip in.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from workflow.progress import say
+from workflow.store.address import canonical
+from workflow.store.files import digests_of, files_in, read_json, remove_tree, write_atomic
+
+MANIFEST = "tunemake.json"
+
+
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Flush a complete checkpoint to disk and write its manifest."""
+    for path in files_in(checkpoint):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    write_atomic(checkpoint / MANIFEST, canonical(digests_of(checkpoint)))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is as its manifest says."""
+    if not (checkpoint / MANIFEST).is_file():
+        return False
+    found = digests_of(checkpoint)
+    found.pop(MANIFEST)
+    return bool(found == read_json(checkpoint / MANIFEST))
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that can be trusted; broken newer ones are deleted, and that is said."""
+    for checkpoint in numbered(folder):
+        if is_whole(checkpoint):
+            return checkpoint
+        say(f"adapter: {checkpoint.name} is incomplete and left out")
+        remove_tree(checkpoint)
+    return None
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for checkpoint in numbered(folder)[keep:]:
+        remove_tree(checkpoint)

@@ -1,0 +1,63 @@
+"""The rank program: `torchrun -m workflow.training.program SPEC`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from workflow.death import die_with_parent
+from workflow.errors import BuildError
+from workflow.training.spec import Spec
+
+
+def main(path: str) -> int:
+    """Train as one rank of many; expected failures are left in the spec's error file.
+
+    Returns:
+        Exit status: 0, or 1 after a failure.
+    """
+    die_with_parent()
+    spec = Spec.read(Path(path))
+    try:
+        from workflow.training.training import train
+
+        train(spec)
+    except BuildError as error:
+        spec.error.write_text(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        spec.error.write_text(explain(error, spec))
+    else:
+        return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # other ranks may wait for this one in a collective: do not join them
+
+
+def explain(error: BaseException, spec: Spec) -> str:
+    """One line for what went wrong: memory with what to change, else the library's own words."""
+    text = str(error).strip().splitlines()
+    first = text[0] if text else type(error).__name__
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in first:
+        return f"GPU memory is full ({first.split('. GPU')[0]}); {_remedies(spec)}"
+    return f"{type(error).__name__}: {first} (traceback in the log)"
+
+
+def _remedies(spec: Spec) -> str:
+    deepspeed: Any = spec.slice["deepspeed"]
+    stage = deepspeed["zero_stage"] if deepspeed else 0
+    ways = []
+    if spec.micro_batch > 1:
+        ways.append(f"execution.micro_batch {spec.micro_batch} -> {spec.micro_batch // 2}")
+    if not spec.gradient_checkpointing:
+        ways.append("execution.gradient_checkpointing true")
+    if stage < 3:
+        ways.append(f"deepspeed.zero_stage {stage} -> {stage + 1} (on several GPUs)")
+    return "change " + ", or ".join(ways) if ways else "use more or larger GPUs"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
