@@ -12,7 +12,7 @@ from shlex import quote
 
 from snakemake.resources import Resource
 from workflow.devices import visible_gpus
-from workflow.settle import PUBLISHED, default_targets, gpus_for, inputs_of, published_from
+from workflow.settle import PUBLISHED, default_targets, drawn, gpus_for, inputs_of, published_from
 from workflow.show import closing
 from workflow.store.store import Store
 
@@ -60,4 +60,4 @@ include: "rules/report.smk"
 
 
 onsuccess:
-    print(closing())
+    print(closing(drawn()))

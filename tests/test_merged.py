@@ -40,7 +40,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Any:
     class Make:
         @staticmethod
         @cache
-        def base(kind: str = "qwen2", dtype: str = "float32", tied: bool = False, sharded: bool = False) -> Path:
+        def base(
+            kind: str = "qwen2", dtype: str = "float32", tied: bool = False, sharded: bool = False
+        ) -> Path:
             torch.manual_seed(1)
             config = {"qwen2": Qwen2Config, "llama": LlamaConfig}[kind](
                 hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
@@ -55,14 +57,18 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
         @staticmethod
         @cache
-        def adapter(base: Path, dtype: str = "float32", settings: str = '{"target_modules": "all-linear"}') -> Path:
+        def adapter(
+            base: Path, dtype: str = "float32", settings: str = '{"target_modules": "all-linear"}'
+        ) -> Path:
             torch.manual_seed(2)
             model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
             model = get_peft_model(model, LoraConfig(r=8, lora_alpha=12, **json.loads(settings)))
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     parameter.data = torch.randn_like(parameter) * 0.1
-                    parameter.data = parameter.data.to(getattr(torch, dtype) if "lora_" in name else parameter.dtype)
+                    parameter.data = parameter.data.to(
+                        getattr(torch, dtype) if "lora_" in name else parameter.dtype
+                    )
             folder = tmp_path_factory.mktemp("adapter")
             model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "tokenizer.json").write_text('{"from": "the adapter"}')
@@ -97,7 +103,11 @@ def tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     """Read every tensor of a model: dtype, shape and bytes, by name."""
     files = [read_weight_file(path) for path in folder.glob("model*.safetensors")]
     return {
-        entry.name: (entry.dtype, entry.shape, file.path.read_bytes()[entry.start : entry.start + entry.nbytes])
+        entry.name: (
+            entry.dtype,
+            entry.shape,
+            file.path.read_bytes()[entry.start : entry.start + entry.nbytes],
+        )
         for file in files
         for entry in file.tensors.values()
     }
@@ -135,7 +145,14 @@ CHOICES = list(itertools.product(["all-linear", ATTENTION], [False, True], [{}, 
 @pytest.mark.parametrize("adapter_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("targets", "rslora", "patterns"), CHOICES)
 def test_bytes_are_those_of_peft(
-    make: Any, out: Path, tmp_path: Path, dtype: str, adapter_dtype: str, targets: Any, rslora: bool, patterns: Any
+    make: Any,
+    out: Path,
+    tmp_path: Path,
+    dtype: str,
+    adapter_dtype: str,
+    targets: Any,
+    rslora: bool,
+    patterns: Any,
 ) -> None:
     base = make.base(dtype=dtype)
     adapter = make.adapter(
@@ -165,7 +182,9 @@ def test_bytes_are_those_of_peft_for_sharded_and_tied_models(
 
 
 @pytest.mark.parametrize("saved_dtype", ["float32", "float16"])
-def test_modules_to_save_replace_the_base_in_its_dtype(make: Any, out: Path, tmp_path: Path, saved_dtype: str) -> None:
+def test_modules_to_save_replace_the_base_in_its_dtype(
+    make: Any, out: Path, tmp_path: Path, saved_dtype: str
+) -> None:
     import torch
 
     base = make.base(dtype="bfloat16")
@@ -174,7 +193,10 @@ def test_modules_to_save_replace_the_base_in_its_dtype(make: Any, out: Path, tmp
     lm_head = torch.randn(130, 64, generator=torch.Generator().manual_seed(3)).to(getattr(torch, saved_dtype))
     save_adapter(adapter, {"base_model.model.lm_head.weight": lm_head})
     counts = merge(base, adapter, out)
-    assert (counts["merged_tensors"], counts["replaced_tensors"]) == (4, 6)  # "norm" ends "input_layernorm" too
+    assert (counts["merged_tensors"], counts["replaced_tensors"]) == (
+        4,
+        6,
+    )  # "norm" ends "input_layernorm" too
     assert tensors(out) == tensors(merged_by_peft(base, adapter, tmp_path / "peft"))
 
 
@@ -196,7 +218,9 @@ def test_merged_model_computes_what_base_and_adapter_compute(make: Any, out: Pat
     ids = torch.arange(24).view(2, 12)
     with torch.no_grad():
         untuned = AutoModelForCausalLM.from_pretrained(base)(ids).logits
-        tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), adapter)(ids).logits
+        tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), adapter)(
+            ids
+        ).logits
         merged = AutoModelForCausalLM.from_pretrained(out)(ids).logits
     torch.testing.assert_close(merged, tuned, rtol=1e-4, atol=1e-5)
     assert (merged - untuned).abs().max() > 0.05
@@ -204,7 +228,9 @@ def test_merged_model_computes_what_base_and_adapter_compute(make: Any, out: Pat
 
 def test_layout_companions_and_progress(make: Any, base: Path, out: Path) -> None:
     seen: list[tuple[int, int]] = []
-    adapter = make.adapter(make.base(), settings=json.dumps({"target_modules": ["model.layers.1.mlp.down_proj"]}))
+    adapter = make.adapter(
+        make.base(), settings=json.dumps({"target_modules": ["model.layers.1.mlp.down_proj"]})
+    )
     real = base / "blob"
     (base / "tokenizer.json").rename(real)
     (base / "tokenizer.json").symlink_to(real)
@@ -286,7 +312,9 @@ def test_import_is_light() -> None:
         ({"modules_to_save": ["lm_head"]}, "lm_head.weight is in modules_to_save but not in the adapter"),
     ],
 )
-def test_refuses_adapters_by_their_config(make: Any, adapter: Path, out: Path, change: Any, message: str) -> None:
+def test_refuses_adapters_by_their_config(
+    make: Any, adapter: Path, out: Path, change: Any, message: str
+) -> None:
     set_config(adapter, **change)
     with pytest.raises(BuildError) as error:
         merge(make.base(), adapter, out)
@@ -339,21 +367,27 @@ def test_refuses_other_damage_of_the_adapter(make: Any, adapter: Path, out: Path
         merge(make.base(), adapter, out)
 
 
-def test_refuses_an_adapter_of_another_model_naming_the_first(make: Any, adapter: Path, base: Path, out: Path) -> None:
+def test_refuses_an_adapter_of_another_model_naming_the_first(
+    make: Any, adapter: Path, base: Path, out: Path
+) -> None:
     from safetensors.torch import load_file
 
     weights = load_file(adapter / "adapter_model.safetensors")
     save_adapter(adapter, dict.fromkeys(weights))
     with pytest.raises(BuildError, match="holds no tensors"):
         merge(base, adapter, out)
-    save_adapter(adapter, {name.replace("model.layers", "model.text.layers"): weights[name] for name in weights})
+    save_adapter(
+        adapter, {name.replace("model.layers", "model.text.layers"): weights[name] for name in weights}
+    )
     with pytest.raises(BuildError, match="14 of 14 changed weights are not in the base") as error:
         merge(base, adapter, out)
     assert str(error.value).count("model.text.layers") == 3
     assert "and 11 more" in str(error.value)
 
 
-def test_refuses_tied_embeddings_and_transposed_architectures(make: Any, base: Path, out: Path, adapter: Path) -> None:
+def test_refuses_tied_embeddings_and_transposed_architectures(
+    make: Any, base: Path, out: Path, adapter: Path
+) -> None:
     head = make.adapter(make.base(), settings=json.dumps({"target_modules": ["lm_head"]}))
     with pytest.raises(BuildError, match="or on an lm_head tied to its embeddings"):
         merge(make.base(tied=True), head, out)
@@ -404,7 +438,9 @@ def test_refuses_incomplete_bases(base: Path, adapter: Path, out: Path) -> None:
 
 def header(*entries: tuple[str, list[int], list[int]], dtype: str = "F32") -> bytes:
     """Write a safetensors header for tensors of the given shapes and offsets."""
-    table = {name: {"dtype": dtype, "shape": shape, "data_offsets": offsets} for name, shape, offsets in entries}
+    table = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": offsets} for name, shape, offsets in entries
+    }
     text = json.dumps(table).encode()
     return struct.pack("<Q", len(text)) + text
 
@@ -470,14 +506,19 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     for folder in (base, adapter, out):
         folder.mkdir()
     names = [f"layers.{i}.q_proj" for i in range(36)]
-    weight, factors = torch.randn(2048, 4096).bfloat16(), {"A": torch.randn(8, 4096), "B": torch.randn(2048, 8)}
+    weight, factors = (
+        torch.randn(2048, 4096).bfloat16(),
+        {"A": torch.randn(8, 4096), "B": torch.randn(2048, 8)},
+    )
     shards = {f"model-{k}.safetensors": names[9 * k : 9 * k + 9] for k in range(4)}
     for file, held in shards.items():
         save_file({f"{name}.weight": weight.clone() for name in held}, base / file)
     weight_map = {f"{name}.weight": file for file, held in shards.items() for name in held}
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (base / "config.json").write_text("{}")
-    lora = {f"base_model.model.{name}.lora_{key}.weight": factors[key].clone() for name in names for key in "AB"}
+    lora = {
+        f"base_model.model.{name}.lora_{key}.weight": factors[key].clone() for name in names for key in "AB"
+    }
     save_file(lora, adapter / "adapter_model.safetensors")
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 16}')
     command = [sys.executable, "-c", MEASURE, base, adapter, out]

@@ -20,17 +20,48 @@ from workflow.report.samples import SHOWN, shortened
 from workflow.store.build import Job
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x onerror=y>&amp;\u202e\ud800"
-PATTERN = "answer: ([A-D])"
 RECIPE: dict[str, Any] = {
-    "voting": {"answer": {"pattern": PATTERN, "match": "last"}, "ties": "first", "rule": "majority"},
+    "voting": {
+        "answer": {"pattern": "answer: ([A-D])", "match": "last"},
+        "ties": "first",
+        "rule": "majority",
+    },
     "model": {"base": "Org/Model-7B", "revision": "a" * 40, "dtype": "bfloat16"},
     "dataset": {"train": {"path": "</pre><script>", "format": "round1"}},
     "prompt": {"template": "p.jinja", "max_length": 120, "overflow": "drop"},
     "tuning": {"method": "lora", "r": 8, "lora_alpha": 32},
     "sampling": {"n": 5, "temperature": 0.7},
 }
-ROWS = 40
-GOLD = "ABCD"
+ROWS, GOLD = 40, "ABCD"
+FACTS = {"steps": 1000, "parameters": 987654, "trained_parameters": 4321}
+
+
+FIGURES = """\
+Tuning +33.3 points, voting +9.2 points.
+Tuning: 32.1 % → 65.4 % of 1,234 test rows right.
+Voting: 61.1 % → 70.3 % of 1,234 test rows right. A difference of this size may be chance.
+vote of 5 draws 70.3 65.3 to 74.4 1,234 98.7 1.3
+majority class 30.0 27.1 to 36.2 1,234 – –
+only this model is right on 500 rows, only the base model on 89: p &lt; 0.0001
+not scored: 66 of 1300 rows
+rows 517 1,300
+rows made into tokens 500 40
+rows dropped as too long 17 17
+rows over the limit, kept – 6
+tokens 34,985 2,801
+tokens trained on 7,654
+Test rows that are also training rows: 3 word for word, 11 but for case
+11 test rows are among the training rows too
+1,000 optimizer steps, 2 epochs, 4,321 of 987,654 parameters trained.
+Loss 2.23 at step 1, 0.4318 at the end; lowest 0.4318 at step 1,000.
+1 logged loss was not finite.
+Each point is the mean of 4 logged values.
+500 rows, 4 tokens to a bar; median 70, longest 120. Dashed: max_length 120.
+training 5 min 05 s
+together 1 h 07 min
+3.2 GB
+torch 2.13.0
+peft 0.20 (for rows_train,"""
 
 
 def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, Any]) -> Path:
@@ -39,8 +70,9 @@ def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, An
     path.mkdir(parents=True)
     listed = {}
     for name, content in files.items():
-        lines = content if isinstance(content, list) else [content]
-        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        data = "".join(
+            json.dumps(x) + "\n" for x in (content if isinstance(content, list) else [content])
+        ).encode()
         (path / name).write_bytes(data)
         listed[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (path / "manifest.json").write_text(json.dumps({"files": listed, "counts": counts}))
@@ -48,41 +80,28 @@ def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, An
 
 
 def rows() -> list[dict[str, Any]]:
-    """Test rows; every prompt is hostile."""
+    prompts = [
+        {"problem": f"Problem {i} {HOSTILE[:-1]}", "options": ["1", "2", "3", "<4>"]} for i in range(ROWS)
+    ]
     return [
-        {
-            "id": f"r{i:03d}#<b>",
-            "prompt": {"problem": f"Problem {i} {HOSTILE[:-1]}", "options": ["one", "two", "three", "<4>"]},
-            "gold": GOLD[i % 4],
-        }
-        for i in range(ROWS)
+        {"id": f"r{i:03d}#<b>", "prompt": prompt, "gold": GOLD[i % 4]} for i, prompt in enumerate(prompts)
     ]
 
 
 def answered(right: list[bool]) -> list[dict[str, Any]]:
-    """Predictions with these draws for every row: right, or the next letter."""
-    return [
-        {
-            "id": row["id"],
-            "draws": [
-                {
-                    "text": f"{HOSTILE[:-1]} answer: {GOLD[(i + (not good)) % 4]}",
-                    "finish_reason": "length" if i == 0 else "stop",
-                }
-                for good in right
-            ],
-        }
-        for i, row in enumerate(rows())
-    ]
+    lines = []
+    for i, row in enumerate(rows()):
+        texts = [f"{HOSTILE[:-1]} answer: {GOLD[(i + (not good)) % 4]}" for good in right]
+        reason = "stop" if i else "length"
+        lines.append({"id": row["id"], "draws": [{"text": t, "finish_reason": reason} for t in texts]})
+    return lines
 
 
 def mixed(one: list[dict[str, Any]], other: list[dict[str, Any]], every: int) -> list[dict[str, Any]]:
-    """Each `every`-th line from `other`."""
     return [b if i % every == 0 else a for i, (a, b) in enumerate(zip(one, other, strict=True))]
 
 
 def voted(predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The votes on predictions."""
     lines = []
     for row, line in zip(rows(), predictions, strict=True):
         votes = Counter(draw["text"][-1] for draw in line["draws"])
@@ -93,39 +112,50 @@ def voted(predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def scores() -> dict[str, Any]:
-    """Scores with figures that are easy to find again."""
     accuracies = {"base": 0.321, "greedy": 0.654, "single": 0.611, "draws": 0.605, "voted": 0.703}
-    systems = {
-        name: {"accuracy": a, "low": a - 0.0504, "high": a + 0.0413, "n": 1234, "parse_rate": 0.987, "length_rate": 0.013}
+    rates = {"n": 1234, "parse_rate": 0.987, "length_rate": 0.013}
+    systems: dict[str, Any] = {
+        name: {"accuracy": a, "low": a - 0.0504, "high": a + 0.0413, **rates}
         for name, a in accuracies.items()
     }
-    systems["majority_class"] = {**systems["base"], "accuracy": 0.3, "parse_rate": None, "length_rate": None}
+    none = {"accuracy": 0.3, "parse_rate": None, "length_rate": None}
     tests = {
         "greedy_vs_base": {"better": 500, "worse": 89, "p": 1e-20},
         "voted_vs_single": {"better": 120, "worse": 99, "p": 0.2},
     }
-    found = {"rows": 1300, "scored": 1234, "draws": 5, "majority_answer": "B"}
-    return {**found, "systems": systems, "tests": tests}
+    found = {"rows": 1300, "scored": 1234, "draws": 5, "majority_answer": "B", "tests": tests}
+    return {**found, "systems": {**systems, "majority_class": {**systems["base"], **none}}}
+
+
+def loss() -> list[dict[str, Any]]:
+    steps = [{"step": s, "epoch": s / 500, "loss": 2 / (1 + s / 100) + 0.25} for s in range(1, 1001)]
+    rates = [{**line, "learning_rate": 1e-4 * (1 - line["step"] / 1000)} for line in steps]
+    return [*rates, {"step": 1001, "loss": float("nan"), "epoch": 2.0}]
 
 
 def inputs(root: Path) -> dict[str, Path]:
-    """All folders that a report can have."""
     base, greedy = answered([False]), mixed(answered([True]), answered([False]), 3)
     draws = mixed(answered([True] * 5), answered([False, True, True, True, False]), 4)
     draws = mixed(draws, answered([False] * 5), 5)
-    loss = [
-        {"step": s, "epoch": s / 500, "loss": 2 / (1 + s / 100) + 0.25, "learning_rate": 1e-4 * (1 - s / 1000)}
-        for s in range(1, 1001)
-    ] + [{"step": 1001, "loss": float("nan"), "epoch": 2.0}, {"step": 1001, "epoch": 2.0, "train_runtime": 3}]
     lengths = [{"id": f"{i}", "tokens": 20 + i * 37 % 101} for i in range(500)]
-    shards = {"rows": 500, "tokens": 34985, "trained_tokens": 7654, "dropped": 17, "truncated": 0, "longest": 120}
+    shards = {
+        "rows": 500,
+        "tokens": 34985,
+        "trained_tokens": 7654,
+        "dropped": 17,
+        "truncated": 0,
+        "longest": 120,
+    }
     made: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "rows_train": ({"rows.jsonl": []}, {"rows": 517, "bad_rows": 1, "bad": [f"line 3: {HOSTILE}"]}),
         "rows_test": ({"rows.jsonl": rows()}, {"rows": 1300, "bad_rows": 0, "bad": []}),
         "overlap": ({"overlap.json": {}}, {"exact_test_rows": 3, "normalised_test_rows": 11}),
         "shards_train": ({"rows.jsonl": lengths}, shards),
-        "shards_test": ({"rows.jsonl": lengths[:40]}, {**shards, "rows": 40, "over_limit": 6, "tokens": 2801}),
-        "adapter": ({"loss.jsonl": loss, "training.json": {}}, {"steps": 1000}),
+        "shards_test": (
+            {"rows.jsonl": lengths[:40]},
+            {**shards, "rows": 40, "over_limit": 6, "tokens": 2801},
+        ),
+        "adapter": ({"loss.jsonl": loss(), "training.json": FACTS}, {"steps": 1000}),
         "merged": ({"config.json": {}}, {"tensors": 201}),
         "base": ({"predictions.jsonl": base}, {"rows": ROWS}),
         "greedy": ({"predictions.jsonl": greedy}, {"rows": ROWS}),
@@ -137,73 +167,40 @@ def inputs(root: Path) -> dict[str, Path]:
 
 
 def job(root: Path, found: dict[str, Path], recipe: dict[str, Any] = RECIPE, runs: bool = True) -> Job:
-    """A job that makes the report of these folders."""
-    records = {}
-    for i, role in enumerate(found if runs else ()):
-        records[role] = root / f"{role}.run.json"
-        record = {"seconds": 61.0 * i, "host": f"h-{HOSTILE}", "threads": 2, "gpus": 1, "peak_rss_bytes": 3 << 30}
-        records[role].write_text(json.dumps({**record, "versions": {"torch": "2.13.0", "peft": f"0.2{i // 6}"}}))
-    out = root / "out"
-    out.mkdir(exist_ok=True)
-    return Job({"recipe": recipe}, found, {}, out, root / "work", run_records=records)
+    fixed = {"host": f"h-{HOSTILE}", "threads": 2, "gpus": 1, "peak_rss_bytes": 3 << 30}
+    records = {role: root / f"{role}.run.json" for role in found if runs}
+    for i, path in enumerate(records.values()):
+        versions = {"torch": "2.13.0", "peft": f"0.2{i // 6}"}
+        path.write_text(json.dumps({**fixed, "seconds": 61.0 * i, "versions": versions}))
+    (root / "out").mkdir(exist_ok=True)
+    return Job({"recipe": recipe}, found, {}, root / "out", root / "work", run_records=records)
 
 
 def page(job: Job) -> str:
-    """The report of a job."""
     make(job)
     return (job.out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, str]:
-    """A job with every role, and its page."""
     root = tmp_path_factory.mktemp("whole")
-    everything = job(root, inputs(root / "store"))
-    return everything, page(everything)
+    return (everything := job(root, inputs(root / "store"))), page(everything)
 
 
 def plain(html: str) -> str:
-    """The text of a page, white space collapsed."""
-    body = html[html.index("<body>") :]
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html[html.index("<body>") :]))
 
 
 def test_figures_are_those_of_the_inputs(whole: tuple[Job, str]) -> None:
     text = plain(whole[1])
-    for expected in (
-        "Tuning +33.3 points, voting +9.2 points.",
-        "Tuning: 32.1 % → 65.4 % of 1,234 test rows right.",
-        "Voting: 61.1 % → 70.3 % of 1,234 test rows right. A difference of this size may be chance.",
-        "vote of 5 draws 70.3 65.3 to 74.4 1,234 98.7 1.3",
-        "majority class 30.0 27.1 to 36.2 1,234 – –",
-        "only this model is right on 500 rows, only the base model on 89: p &lt; 0.0001",
-        "not scored: 66 of 1300 rows",
-        "rows 517 1,300",
-        "rows made into tokens 500 40",
-        "rows dropped as too long 17 17",
-        "rows over the limit, kept – 6",
-        "tokens 34,985 2,801",
-        "tokens trained on 7,654",
-        "Test rows that are also training rows: 3 word for word, 11 but for case",
-        "11 test rows are among the training rows too",
-        "1,000 optimizer steps, 2 epochs. Loss 2.23 at step 1, 0.4318 at the end; lowest 0.4318 at step 1,000.",
-        "1 logged losses were not finite",
-        "Each point is the mean of 4 logged values.",
-        "500 rows, 3 tokens to a bar; median 70, longest 120. Dashed: max_length 120.",
-        "training 5 min 05 s",
-        "together 1 h 07 min",
-        "3.2 GB",
-        "torch 2.13.0",
-        "peft 0.20 (for rows_train,",
-    ):
+    for expected in FIGURES.splitlines():
         assert expected in text, expected
 
 
 def test_provenance_names_every_product(whole: tuple[Job, str]) -> None:
-    everything, html = whole
-    for role, path in everything.inputs.items():
-        assert role in html
-        assert path.name in html
+    for role, path in whole[0].inputs.items():
+        html = whole[1]
+        assert role in html and path.name in html
         manifest = json.loads((path / "manifest.json").read_text())
         assert all(f"sha256 {file['sha256']}" in html for file in manifest["files"].values())
 
@@ -212,61 +209,47 @@ def test_text_is_escaped_and_nothing_is_loaded(whole: tuple[Job, str]) -> None:
     html = whole[1]
     assert "alert(&#39;x&#39;)" in html
     assert "&lt;/pre&gt;&lt;script&gt;" in html
-    tags = set(re.findall(r"<([a-zA-Z]+)", html))
-    assert not tags & {"script", "img", "iframe", "link", "object", "embed", "a", "use", "image", "b>"}
+    assert not re.search(r"<(script|img|iframe|link|object|embed|a|use|image)\b", html)
     assert not re.search(r"<[^>]*\s(src|href|action|srcset|on\w+)\s*=", html)
     assert not re.search(r"url\(|@import|@font-face", html)
     assert "default-src 'none'" in html
 
 
 def test_samples_tell_where_it_helped(whole: tuple[Job, str]) -> None:
-    everything, html = whole
-    assert make(everything) == {"products": 12, "samples": SHOWN}
+    assert make(whole[0]) == {"products": 12, "samples": SHOWN}
+    html = whole[1]
     assert html.count("<article>") == SHOWN
     for kind in ("tuning put it right", "voting put the first draw right", "still wrong"):
         assert html.count(f"{kind}</span>") == 4
-    assert "draw 3: " in html
-    assert "draw 4: " not in html
+    assert "draw 3</span>" in html
+    assert "draw 4</span>" not in html
     assert html.count("Other draws:") == SHOWN
 
 
 def test_same_bytes_twice_whatever_the_order(whole: tuple[Job, str], tmp_path: Path) -> None:
     everything, html = whole
     (tmp_path / "out").mkdir()
-    turned = Job(
-        {"recipe": dict(reversed(RECIPE.items()))},
-        dict(reversed(everything.inputs.items())),
-        {},
-        tmp_path / "out",
-        tmp_path,
-        run_records=dict(reversed(everything.run_records.items())),
+    recipe, found, records = (
+        dict(reversed(part.items())) for part in (RECIPE, everything.inputs, everything.run_records)
     )
+    turned = Job({"recipe": recipe}, found, {}, tmp_path / "out", tmp_path, run_records=records)
     assert page(turned) == html
 
 
-@pytest.mark.parametrize(
-    "missing",
-    [
-        ["base"],
-        ["overlap", "rows_train", "shards_train", "adapter", "merged"],
-        ["voted", "scores"],
-        ["rows_test", "shards_test", "base", "greedy", "predictions", "voted", "scores", "overlap"],
-    ],
-)
+TESTED = ["rows_test", "shards_test", "base", "greedy", "predictions", "voted", "scores", "overlap"]
+TRAINED = ["overlap", "rows_train", "shards_train", "adapter", "merged"]
+
+
+@pytest.mark.parametrize("missing", [["base"], ["voted", "scores"], TESTED, TRAINED, TESTED + TRAINED])
 def test_roles_may_be_absent(whole: tuple[Job, str], tmp_path: Path, missing: list[str]) -> None:
     found = {role: path for role, path in whole[0].inputs.items() if role not in missing}
     text = plain(page(job(tmp_path, found, runs=False)))
-    assert "not recorded" in text
+    assert ("not recorded" in text) == bool(found)
     assert ("Not scored." in text) == ("scores" in missing)
-    assert ("Training" in text) != ("adapter" in missing and "rows_test" in missing)
-
-
-def test_nothing_at_all_is_still_a_page(tmp_path: Path) -> None:
-    assert "Not scored." in page(job(tmp_path, {}, {"model": {"base": {"scratch": "tiny"}}}))
 
 
 def test_a_product_in_two_roles_counts_once(whole: tuple[Job, str], tmp_path: Path) -> None:
-    found = {"base": whole[0].inputs["greedy"], "greedy": whole[0].inputs["greedy"]}
+    found = dict.fromkeys(("base", "greedy"), whole[0].inputs["greedy"])
     text = plain(page(job(tmp_path, found, {"model": {"base": "m"}})))
     assert "the same product as answers of the base model" in text
     assert "together 0.0 s" in text
@@ -300,13 +283,14 @@ def test_charts() -> None:
     (chart,) = histograms({"a": Counter({1: 2, 3: 4}), "b": Counter()})
     assert (chart.rows, chart.median, chart.longest) == (6, 3, 3)
     assert max(height for *_, height in chart.bars) == chart.y.place(4)
-    assert Line.through([(5, 1.0)]).points.startswith("0,")
+    assert Line.through([(5, 1.0)]).points == "100,0"
     assert len(Line.through([(i, 1.0) for i in range(10_000)]).points.split()) <= POINTS
 
 
 def test_figures_for_people() -> None:
-    assert [number(v) for v in (1234567, 0.123456, "<x>", True)] == ["1,234,567", "0.1235", "<x>", "True"]
-    assert [size(v) for v in (12, 1500, 2_210_000_000, 3e15, None)] == ["12 B", "1.5 kB", "2.2 GB", "3000.0 TB", "–"]
+    assert [number(v) for v in (1234567, 0.123456, 4211.7, "<x>")] == ["1,234,567", "0.1235", "4,212", "<x>"]
+    sizes = " ".join(size(v) for v in (12, 1500, 2_210_000_000, 3e15, None))
+    assert sizes == "12 B 1.5 kB 2.2 GB 3000.0 TB –"
     assert shortened("ab" * 500, 90).endswith("ab" * 15)
     assert title({"model": {"base": {"recipe": "tiny"}}, "tuning": {"method": "full"}}) == (
         "model of recipe tiny, full tuning"

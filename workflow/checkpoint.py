@@ -251,6 +251,13 @@ RECORDS = ("manifest.json", "training.json")
 """What tunemake itself wrote beside a model."""
 
 
+def place_companions(model: Path, out: Path, place: Callable[[Path, Path], object]) -> None:
+    """Put beside the weights in ``out``, by ``place`` (a copy or a link), what travels with them."""
+    for path in companions(model):
+        (out / path).parent.mkdir(exist_ok=True)
+        place(model / path, out / path)
+
+
 def companions(folder: Path) -> list[Path]:
     """List, relative to ``folder`` and sorted, what travels with a model's weights.
 

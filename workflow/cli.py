@@ -51,9 +51,9 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     forget.add_argument("recipe", help="recipe name")
     forget.add_argument("product", help="product name, e.g. adapter")
     forget.set_defaults(run=_forget)
-    scores = commands.add_parser("scores", help="print the scores of a recipe as a table")
-    scores.add_argument("recipe", help="recipe name")
-    scores.set_defaults(run=_scores)
+    table = commands.add_parser("table", help="print the published scores of a recipe as a table")
+    table.add_argument("recipe", help="recipe name")
+    table.set_defaults(run=_table)
     schema = commands.add_parser("schema", help="write the JSON Schemas and the field reference")
     schema.add_argument("--folder", type=Path, default=Path("schemas"), help="where to (default: schemas)")
     schema.set_defaults(run=_schema)
@@ -130,16 +130,18 @@ def _forget(options: argparse.Namespace) -> None:
     print(forget(options.recipe, options.product))
 
 
-def _scores(options: argparse.Namespace) -> None:
+def _table(options: argparse.Namespace) -> None:
     from workflow.show import summary
 
     print(summary(options.recipe))
 
 
 def _schema(options: argparse.Namespace) -> None:
+    from workflow.reference import write_reference
     from workflow.schemas import write_all
 
-    for path in write_all(options.folder):
+    fields = options.folder.absolute().parent / "docs" / "fields.md"
+    for path in (*write_all(options.folder), write_reference(fields)):
         print(f"wrote {path}")
 
 

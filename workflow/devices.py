@@ -23,7 +23,8 @@ def visible_gpus() -> list[str]:
     """Ids of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES names, else all."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+        names = [name.strip() for name in visible.split(",")]
+        return [name for name in dict.fromkeys(names) if name not in ("", "-1")]
     return [str(i) for i in range(len(list(_DRIVER.iterdir())))] if _DRIVER.is_dir() else []
 
 
@@ -44,8 +45,15 @@ def claimed(count: int) -> Iterator[None]:
             f"{count} GPUs are wanted but this machine has {len(visible_gpus())}: "
             "change execution.processes or CUDA_VISIBLE_DEVICES"
         )
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
     with _wait_for(count):
-        yield
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _wait_for(count: int) -> ExitStack:

@@ -1,18 +1,26 @@
-"""Fetching from a model hub by commit, into the hub's own cache; errors in one line."""
+"""Fetching from a model hub by commit, into the hub's own cache; errors in one line.
+
+`HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are read by the hub's library from the environment only.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from workflow.errors import BuildError
 from workflow.models import TOKENIZER, WEIGHTS
+from workflow.recipe import load_recipe, yaml12
+from workflow.recipe.training import UNPINNED
+from workflow.store.files import write_atomic
 
 
 def fetch(repository: str, revision: str, weights: bool) -> Path:
     """Download one commit of a hub model, or find it in the cache.
-
-    `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are read by the library from the environment only.
 
     Returns:
         The snapshot folder inside the hub's cache.
@@ -21,25 +29,92 @@ def fetch(repository: str, revision: str, weights: bool) -> Path:
         BuildError: No access, no such model or commit, or no network.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     patterns = [*TOKENIZER, *(WEIGHTS if weights else ())]
-    try:
+    with _one_line(repository, revision):
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except GatedRepoError:
+
+
+def lock(path: Path) -> str:
+    """Write the hub's newest commit of the base model where the recipe says `unpinned`; nothing else changes.
+
+    Returns:
+        One line: what was written, or that it was pinned before.
+
+    Raises:
+        BuildError: The recipe is wrong or names no hub model, or the hub does not answer.
+    """
+    from huggingface_hub import HfApi
+
+    model = load_recipe(path).model
+    if model.revision is None:
+        raise BuildError(f"{path}: model.base is not a hub id with a revision; there is nothing to lock")
+    if model.revision != UNPINNED:
+        return f"{path}: {model.base} is pinned already, at {model.revision}"
+    repository = str(model.base)
+    with _one_line(repository):
+        commit = str(HfApi().model_info(repository).sha)
+    raw = path.read_bytes().decode()
+    write_atomic(path, _pinned(path, raw, commit).encode(), path.stat().st_mode & 0o777)
+    return f"{path}: {repository} is now pinned at {commit}"
+
+
+def _pinned(path: Path, text: str, commit: str) -> str:
+    """`text` with the scalar `unpinned` behind model.revision replaced; comments and layout stay."""
+    bom = text.startswith("\ufeff")
+    before = yaml12.parse(text[bom:])
+    line, column = before.places["model", "revision"]
+    start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
+    plain = yaml12.parse(commit).value == commit  # a commit of digits alone would be a number
+    changed = text[:start] + re.sub(UNPINNED, commit if plain else f"'{commit}'", text[start:], count=1)
+    before.value["model"]["revision"] = commit
+    if _value(changed[bom:]) != before.value:
+        raise BuildError(f"{path}:{line}:{column}: write the commit {commit} here yourself")
+    return changed
+
+
+def _value(text: str) -> Any:
+    """The value of a document, or None where the text is not one."""
+    try:
+        return yaml12.parse(text).value
+    except yaml12.YamlError:
+        return None
+
+
+@contextmanager
+def _one_line(repository: str, revision: str = "") -> Iterator[None]:
+    """Turn what the hub's library raises in the block into a BuildError; a token is never in it."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    try:
+        yield
+    except errors.GatedRepoError:
         raise BuildError(
             f"{repository}: access is restricted (403); accept its terms on the hub and set HF_TOKEN"
         ) from None
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise BuildError(f"{repository}: the hub has no commit {revision}; run `tunemake lock`") from None
-    except RepositoryNotFoundError:
-        state = "it does not exist or your HF_TOKEN may not read it" if os.environ.get("HF_TOKEN") else (
-            "it does not exist, or it is private and HF_TOKEN is not set"
-        )
-        raise BuildError(f"{repository}: not found on the hub (401/404): {state}") from None
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise BuildError(
-            f"{repository}@{revision[:8]}: not in the hub's cache and the hub cannot be reached "
-            f"({type(error).__name__}); fetch it once on a machine with a network"
-        ) from None
+    except errors.RepositoryNotFoundError:
+        raise BuildError(_unreadable(repository)) from None
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, httpx.HTTPError, OSError) as error:
+        raise BuildError(_unreachable(repository, revision, error)) from None
+
+
+def _unreadable(repository: str) -> str:
+    """The hub does not tell strangers a private model from one that is not there."""
+    token = "your HF_TOKEN may not read it" if os.environ.get("HF_TOKEN") else "HF_TOKEN is not set"
+    return f"{repository}: not found on the hub (401/404): it does not exist, or it is private and {token}"
+
+
+def _unreachable(repository: str, revision: str, error: Exception) -> str:
+    """The line for everything but a clear answer of the hub's; an error's cause tells more than itself."""
+    cause = error.__cause__ or error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status == 401:
+        return _unreadable(repository)
+    if status == 403:
+        return f"{repository}: the hub refuses access (403); check HF_TOKEN and the model's terms"
+    what = f"the hub answers {status}, try again" if status else "the hub cannot be reached"
+    name = f"{repository}@{revision[:8]}: not in the hub's cache and " if revision else f"{repository}: "
+    return f"{name}{what} ({type(cause).__name__}); fetch it once on a machine with a network"

@@ -52,7 +52,16 @@ def model_files(folder: Path, scratch: bool = False) -> dict[str, Path]:
         pickles = sorted(_matching(folder, PICKLES))
         why = f"its weights are pickles ({pickles[0]}), which can run code" if pickles else "it has no weights"
         raise BuildError(f"{folder}: {why}; save the model as safetensors")
+    _refuse_missing_shards(folder, found)
     return found
+
+
+def _refuse_missing_shards(folder: Path, found: dict[str, Path]) -> None:
+    for name in (name for name in found if name.endswith(".index.json")):
+        index = _json(found[name])
+        shards = index.get("weight_map", {}) if isinstance(index, dict) else {}
+        if missing := sorted(set(map(str, shards.values())) - found.keys()):
+            raise BuildError(f"{folder / name}: names {missing[0]}, which is not there; fetch the model again")
 
 
 def refuse_remote_code(folder: Path) -> None:
@@ -61,7 +70,7 @@ def refuse_remote_code(folder: Path) -> None:
     Raises:
         BuildError: There are some.
     """
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         path = folder / name
         if not path.exists():
             continue
@@ -76,7 +85,7 @@ def refuse_remote_code(folder: Path) -> None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BuildError(f"{path}: not JSON ({error})") from None
 
 

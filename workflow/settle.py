@@ -19,7 +19,9 @@ from workflow.errors import BuildError
 from workflow.graph import Draw, Graph, Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
-from workflow.store.files import write_if_changed
+from workflow.store.files import remove_tree, write_if_changed
+from workflow.store.locks import held
+from workflow.store.records import key_of
 from workflow.store.store import Store
 
 RESULTS = Path("results")
@@ -38,6 +40,8 @@ PUBLISHED = {
 
 DEMO = "tiny-logic"
 
+_asked: dict[str, None] = {}
+
 
 @cache
 def graph(recipe: str) -> Graph:
@@ -53,6 +57,7 @@ def published_from(wildcards: Any) -> dict[str, str]:
     """
     store = Store.here()
     name = wildcards.name
+    _asked[wildcards.recipe] = None
     try:
         node = graph(wildcards.recipe).node(PUBLISHED[name][0])
         settle(store, node)
@@ -61,6 +66,11 @@ def published_from(wildcards: Any) -> dict[str, str]:
     note = RESULTS / wildcards.recipe / ".addresses" / name
     write_if_changed(note, f"{node.product} {node.address}\n".encode())
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
+
+
+def drawn() -> list[str]:
+    """Recipes whose files this build was asked for, in the order of asking."""
+    return list(_asked)
 
 
 def _stop(error: BuildError) -> NoReturn:
@@ -156,3 +166,40 @@ def default_targets() -> list[str]:
     names = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
     chosen = [DEMO] if DEMO in names else names
     return [f"results/{name}/{file}" for name in chosen for file in ("voted.jsonl", "scores.json", "report.html")]
+
+
+def forget(recipe: str, product: str) -> str:
+    """Drop a product of a recipe, finished or half made, so that the next build makes it again.
+
+    `product` is a name of the graph or of a published file. What is made from it is cut off by its
+    content: products behind it are made again only if the new one differs.
+
+    Returns:
+        What was removed, one line each.
+
+    Raises:
+        BuildError: No such recipe or product.
+    """
+    store = Store.here()
+    node = graph(recipe).node(PUBLISHED.get(product, (product,))[0])
+    receipt = store.file(node.product, node.address, ".json")
+    key = _key(store, node)
+    if key is None:
+        return f"{recipe}: {product} is not built, there is nothing to forget"
+    with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
+        doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
+        there = [path for path in [*doomed, store.work(key)] if path.exists()]
+        for path in there:  # the receipt first: a killed `forget` leaves nothing that looks built
+            remove_tree(path)
+    removed = [f"removed {path}" for path in there]
+    return "\n".join(removed) or f"{recipe}: {product} is not built, there is nothing to forget"
+
+
+def _key(store: Store, node: Node) -> str | None:
+    """The key of a node that is built, or whose inputs are; else None: nothing of it can exist."""
+    receipt = store.receipt(node.product, node.address)
+    if receipt:
+        return receipt.key
+    inputs = {role: store.built(inner.product, inner.address) for role, inner in node.inputs.items()}
+    contents = {role: found.manifest.content for role, found in inputs.items() if found}
+    return key_of(node.plan, contents) if len(contents) == len(inputs) else None

@@ -1,4 +1,4 @@
-"""Where the Snakefile and what belongs to it lie: in a clone at the root, in an installed package inside it."""
+"""Where the Snakefile and its companions lie: at the root of a clone, or inside an installed package."""
 
 from __future__ import annotations
 

@@ -93,6 +93,7 @@ def _words(scores: Scores, name: str) -> str:
     )
 
 
-def closing() -> str:
-    """What a finished build says: the scores of each recipe whose scores it published."""
-    return "TODO"
+def closing(recipes: Sequence[str], results: Path = Path("results")) -> str:
+    """What a finished build says: the table of each of `recipes` that has scores to show."""
+    scored = [name for name in recipes if (results / name / SCORES).exists()]
+    return "\n\n".join(f"results/{name}\n{summary(name, results)}" for name in scored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from workflow.errors import BuildError
@@ -13,6 +13,9 @@ from workflow.store.address import sha256_of
 
 RACY_NS = 2_000_000_000
 """A file changed this recently (ns) may change again within one clock tick: not cached (git's racy rule)."""
+
+Identity = tuple[int, int, int, int]
+"""Size, mtime, ctime (ns) and inode of a file."""
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
@@ -24,26 +27,49 @@ def source_digest(path: Path, cache: Path) -> str:
     """SHA-256 of a source file in hex, from `cache` (an SQLite file) if the file did not change.
 
     Raises:
-        BuildError: There is no such file.
+        BuildError: There is no such file, or it cannot be read.
     """
     if not path.is_file():
         raise BuildError(f"{path}: no such file; put it there or correct the recipe")
     path = path.absolute()
-    stat = path.stat()
-    identity = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    identity = _identity(path)
     with _opened(cache) as database:
-        row = database and database.execute(
+        known = _known(database, path, identity)
+        if known:
+            return known
+        quiet = time.time_ns() - max(identity[1:3]) > RACY_NS
+        try:
+            digest = sha256_of(path)
+        except OSError as error:
+            raise BuildError(f"{path}: cannot be read ({error.strerror})") from None
+        if quiet and _identity(path) == identity:
+            _remember(database, path, identity, digest)
+    return digest
+
+
+def _identity(path: Path) -> Identity:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _known(database: sqlite3.Connection | None, path: Path, identity: Identity) -> str | None:
+    if database is None:
+        return None
+    with suppress(sqlite3.Error):
+        row = database.execute(
             "SELECT size, mtime_ns, ctime_ns, inode, sha256 FROM digests WHERE path = ?", (str(path),)
         ).fetchone()
-        if row and row[:4] == identity:
-            return str(row[4])
-        digest = sha256_of(path)
-        quiet = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > RACY_NS
-        if database and quiet and path.stat().st_mtime_ns == stat.st_mtime_ns:
-            database.execute(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", (str(path), *identity, digest)
-            )
-    return digest
+        return str(row[4]) if row and row[:4] == identity else None
+    return None
+
+
+def _remember(database: sqlite3.Connection | None, path: Path, identity: Identity, digest: str) -> None:
+    if database is None:
+        return
+    with suppress(sqlite3.Error):  # read-only or locked: the file is read again next time
+        database.execute(
+            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", (str(path), *identity, digest)
+        )
 
 
 @contextmanager
@@ -52,9 +78,10 @@ def _opened(cache: Path) -> Iterator[sqlite3.Connection | None]:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(cache, timeout=5, isolation_level=None)
-        connection.execute(_SCHEMA)
     except (OSError, sqlite3.Error):
         yield None
         return
     with closing(connection):
+        with suppress(sqlite3.Error):
+            connection.execute(_SCHEMA)
         yield connection

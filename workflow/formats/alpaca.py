@@ -17,7 +17,8 @@ def rows(record: Any, parse: Parse | None = None) -> Iterator[Row]:
     """One row per record.
 
     Raises:
-        BadRow: A field is missing, or the column to parse does not match the pattern.
+        BadRow: A field is missing, or the column to parse does not match the pattern, or the other
+            column has text that would be lost.
     """
     instruction, given = text_of(record, "instruction"), text_of(record, "input", "")
     target = {"output": text_of(record, "output")}
@@ -25,6 +26,9 @@ def rows(record: Any, parse: Parse | None = None) -> Iterator[Row]:
         yield Row(prompt={"instruction": instruction, "input": given}, target=target)
         return
     rendered = text_of(record, parse.field)
+    for column, text in (("instruction", instruction), ("input", given)):
+        if text and column != parse.field:
+            raise BadRow(f"{column}: has text, but only {parse.field} is parsed: it would be lost")
     yield Row(prompt=_parsed(rendered, parse), target=target, rendered=rendered)
 
 
@@ -32,7 +36,8 @@ def _parsed(text: str, parse: Parse) -> dict[str, Any]:
     match = compile_pattern(parse.pattern).fullmatch(text)
     if match is None:
         raise BadRow(f"{parse.field}: does not match dataset...parse.pattern; it begins {text[:40]!r}")
-    fields: dict[str, Any] = {name: match.group(name) for name in named_groups(parse.pattern)}
+    names = named_groups(parse.pattern)
+    fields: dict[str, Any] = {name: match.group(name) or "" for name in names}  # "": took no part
     if "options" in fields:
         fields["options"] = _options(fields["options"], parse.field)
     return fields

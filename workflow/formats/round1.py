@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow.formats.row import LETTERS, BadRow, Row, text_of
+from workflow.store.address import address_of
 
 
 def rows(record: Any) -> Iterator[Row]:
     """One row per question of a problem, with ids `{problem id}#{position}`.
+
+    A problem without an id is known by its digest, so that a split keeps its questions together.
 
     Raises:
         BadRow: A field is missing, or an answer is not among its options.
@@ -19,10 +22,10 @@ def rows(record: Any) -> Iterator[Row]:
     if not isinstance(questions, list) or not questions:
         raise BadRow("questions: must be a list with at least one question")
     for index, question in enumerate(questions):
-        yield _row(question, problem, name, index)
+        yield _row(question, problem, name, name or address_of(record), index)
 
 
-def _row(question: Any, problem: str, name: str, index: int) -> Row:
+def _row(question: Any, problem: str, name: str, group: str, index: int) -> Row:
     place = f"questions[{index}]"
     try:
         prompt = {"problem": problem, "question": text_of(question, "question")}
@@ -37,7 +40,7 @@ def _row(question: Any, problem: str, name: str, index: int) -> Row:
         target=target,
         gold=gold,
         id=f"{name}#{index}" if name else "",
-        group=name or None,
+        group=group,
         index=index,
     )
 

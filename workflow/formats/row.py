@@ -34,15 +34,26 @@ class Row:
         return asdict(self)
 
 
+def fields_of(record: Any) -> dict[str, Any]:
+    """The record itself.
+
+    Raises:
+        BadRow: It is no object.
+    """
+    if not isinstance(record, dict):
+        raise BadRow(f"a row must be an object, not {type(record).__name__}")
+    return record
+
+
 def text_of(record: Any, name: str, default: str | None = None) -> str:
     """The string in field `name`.
 
     Raises:
         BadRow: It is missing (and there is no default), or not text.
     """
-    if not isinstance(record, dict):
-        raise BadRow(f"a row must be an object, not {type(record).__name__}")
-    value = record.get(name, default)
+    value = fields_of(record).get(name)
+    if value is None:
+        value = default  # null is how many files write "absent"
     if value is None:
         raise BadRow(f"{name}: missing; the row has {', '.join(map(str, record)) or 'no fields'}")
     if not isinstance(value, str):

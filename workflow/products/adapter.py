@@ -121,6 +121,7 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, job.resources.threads // processes)),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "warning",
         **cpu,

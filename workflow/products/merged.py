@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ MB = 1_000_000
 Report = Callable[[int, int], None]
 PREFIX = "base_model.model."  # PEFT's name for the wrapped model
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-ROWS_AT_ONCE = 1 << 20  # elements added at a time: bounds the float32 copy that adding to bf16 makes
+GRAIN = 1 << 15  # elements added at a time: they stay in the cache, and torch gives them to one thread
 
 # What an adapter_config.json may set without changing the arithmetic here, or by way of it. Any other
 # key with a value is refused: PEFT grows new LoRA variants with nearly every release.
@@ -87,7 +87,7 @@ def merge(base: Path, adapter: Path, out: Path, report: Report | None = None) ->
     edits: dict[str, Edit] = {name: partial(_add, lora.path, pair) for name, pair in pairs.items()}
     edits |= {name: partial(_replace, lora.path, new, tensors[name]) for name, new in saved.items()}
     counts = _write_weights(files, edits, out, report)
-    _place_companions(base, out, shutil.copyfile)
+    checkpoint.place_companions(base, out, shutil.copyfile)
     return counts | {"merged_tensors": len(pairs), "replaced_tensors": len(saved)}
 
 
@@ -98,7 +98,7 @@ def link_model(source: Path, out: Path) -> dict[str, int]:
     """
     checkpoint.read_json(source / "config.json")
     counts = _write_weights(checkpoint.weight_files(source), {}, out, None)
-    _place_companions(source, out, checkpoint.link_or_copy)
+    checkpoint.place_companions(source, out, checkpoint.link_or_copy)
     return counts | {"merged_tensors": 0, "replaced_tensors": 0}
 
 
@@ -112,7 +112,9 @@ class Pair:
     scaling: float
 
 
-def _write_weights(files: list[WeightFile], edits: dict[str, Edit], out: Path, report: Report | None) -> dict[str, int]:
+def _write_weights(
+    files: list[WeightFile], edits: dict[str, Edit], out: Path, report: Report | None
+) -> dict[str, int]:
     """Write each weight file, or link it when no edit touches it; return what was done in numbers."""
     done, total, unchanged = 0, sum(file.nbytes for file in files), 0
 
@@ -133,13 +135,6 @@ def _write_weights(files: list[WeightFile], edits: dict[str, Edit], out: Path, r
     return {"tensors": tensors, "bytes": total, "files": len(files), "unchanged_files": unchanged}
 
 
-def _place_companions(model: Path, out: Path, place: Callable[[Path, Path], object]) -> None:
-    """Put beside the weights what is not weights."""
-    for path in checkpoint.companions(model):
-        (out / path).parent.mkdir(exist_ok=True)
-        place(model / path, out / path)
-
-
 def _adapter_weights(adapter: Path) -> WeightFile:
     """Read the adapter's header; a pickled adapter is refused."""
     path = adapter / "adapter_model.safetensors"
@@ -153,7 +148,9 @@ def _check_config(config: dict[str, Any], where: Path) -> None:
     if config.get("peft_type") != "LORA":
         raise BuildError(f"{where}: peft_type is {config.get('peft_type')!r}; only LORA is merged")
     if config.get("bias", "none") != "none":
-        raise BuildError(f"{where}: bias is {config['bias']!r}; trained biases are not merged, use bias: none")
+        raise BuildError(
+            f"{where}: bias is {config['bias']!r}; trained biases are not merged, use bias: none"
+        )
     # PiSSA, OLoRA, CorDA, LoftQ and others change the base's own weights when training starts.
     if config.get("init_lora_weights", True) not in (None, True, False, "gaussian", "orthogonal"):
         raise BuildError(
@@ -200,7 +197,9 @@ def _changes(
             )
     _check_partners(lora.path, [*(f"{module}.weight" for module in factors), *saved], tensors)
     _check_replacements(lora.path, config, saved, tensors)
-    pairs = {f"{m}.weight": _pair(lora.path, config, m, f, tensors[f"{m}.weight"]) for m, f in factors.items()}
+    pairs = {
+        f"{m}.weight": _pair(lora.path, config, m, f, tensors[f"{m}.weight"]) for m, f in factors.items()
+    }
     return pairs, saved
 
 
@@ -245,7 +244,9 @@ def _check_floats(path: Path, tensors: list[Tensor]) -> None:
             raise BuildError(f"{path}: {tensor.name} is {tensor.dtype}; merging needs {', '.join(FLOATS)}")
 
 
-def _pair(path: Path, config: dict[str, Any], module: str, factors: dict[str, Tensor], weight: Tensor) -> Pair:
+def _pair(
+    path: Path, config: dict[str, Any], module: str, factors: dict[str, Tensor], weight: Tensor
+) -> Pair:
     """Check that the factors of one module are there, of the configured rank, and fit the weight."""
     if factors.keys() != {"A", "B"}:
         raise BuildError(f"{path}: {module} has only lora_{min(factors)}; the adapter is incomplete")
@@ -303,17 +304,13 @@ def _add(path: Path, pair: Pair, data: bytearray) -> None:
 
     delta = _load(path, pair.b).float() @ _load(path, pair.a).float()
     weight = _tensor(data, pair.weight)
-    for start, stop in _row_ranges(pair.weight.shape):
-        rows = weight[start:stop]
-        rows += delta[start:stop] * pair.scaling
-        if not bool(torch.isfinite(rows).all()):
-            raise BuildError(f"{path}: merging {pair.weight.name} gives NaN or infinity; the training diverged")
-
-
-def _row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Cut [rows, columns] into ranges of rows of about ROWS_AT_ONCE elements."""
-    step = max(1, ROWS_AT_ONCE // max(1, shape[1]))
-    yield from ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+    step = max(1, GRAIN // weight.shape[1])
+    for rows, change in zip(weight.split(step), delta.split(step), strict=True):
+        rows += change * pair.scaling
+        if not all(math.isfinite(extreme) for extreme in torch.aminmax(rows)):
+            raise BuildError(
+                f"{path}: merging {pair.weight.name} gives NaN or infinity; the training diverged"
+            )
 
 
 def _replace(path: Path, new: Tensor, old: Tensor, data: bytearray) -> None:

@@ -53,4 +53,6 @@ def make(job: Job) -> dict[str, Any]:
 
 def _lengths(inputs: Inputs) -> list[Histogram]:
     """Tokens per row, one histogram per split, on one scale."""
-    return histograms({role: inputs.lengths(role) for role in ("shards_train", "shards_test") if role in inputs})
+    return histograms(
+        {role: inputs.lengths(role) for role in ("shards_train", "shards_test") if role in inputs}
+    )

@@ -7,6 +7,7 @@ moving rows about changes nothing behind this product.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,13 +21,14 @@ from workflow.formats import BadRow, Row, reader
 from workflow.formats.reading import records
 from workflow.progress import say
 from workflow.recipe.dataset import Source
-from workflow.store.address import address_of, canonical
+from workflow.store.address import ADDRESS, address_of, canonical
 from workflow.store.build import Job
 
 VERSION = 1
 ROWS = "rows.jsonl"
 LISTED = 20
 """Bad rows that are named one by one."""
+_AGAIN = re.compile(rf"({ADDRESS})\.\d+")
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -82,18 +84,31 @@ def _identified(rows: Iterator[tuple[int, Row]], path: Path) -> list[Row]:
     found = []
     for line, row in rows:
         if not row.id:
-            content = address_of(row.json())
-            occurrences[content] += 1
-            row = replace(row, id=content if occurrences[content] == 1 else f"{content}.{occurrences[content]}")
+            row = _with_digest(row, occurrences)
         if row.id in lines:
-            raise BuildError(f"{path}:{line}: id {row.id!r} was already used in line {lines[row.id]}; ids must be unique")
+            raise BuildError(
+                f"{path}:{line}: id {row.id!r} was already used in line {lines[row.id]}; ids must be unique"
+            )
         lines[row.id] = line
         found.append(row)
     return found
 
 
+def _with_digest(row: Row, occurrences: Counter[str]) -> Row:
+    """Name a row, and its problem, by the digest of the content; equal ones are numbered from 2."""
+    content = address_of(row.json())
+    occurrences[content] += 1
+    again = "" if occurrences[content] == 1 else f".{occurrences[content]}"
+    return replace(row, id=content + again, group=None if row.group is None else row.group + again)
+
+
 def _part(row: Row, share: float, seed: int) -> str:
-    """Which split a row belongs to: a hash of its problem's id, so that growing data moves no row."""
-    text = f"{seed}:{row.group or row.id}".encode()
+    """Which split a row belongs to: a hash of its problem's id, so that growing data moves no row.
+
+    Equal rows known by their digest fall into one split, whatever their occurrence.
+    """
+    name = row.group or row.id
+    again = _AGAIN.fullmatch(name)
+    text = f"{seed}:{again[1] if again else name}".encode()
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
     return "test" if drawn < share else "train"

@@ -112,9 +112,9 @@ class Line:
 
     @classmethod
     def through(cls, points: Sequence[tuple[float, float]]) -> Line:
-        """The curve through at least one `(x, y)`, with y from 0; long ones are thinned to `POINTS` means."""
-        x = Axis(points[0][0], max(points[-1][0], points[0][0] + 1), 1)
-        x = Axis(x.low, x.high, Axis.over(x.low, x.high, 5, whole=True).step)
+        """The curve through at least one `(x, y)`, both from 0; long ones are thinned to `POINTS` means."""
+        last = max(points[-1][0], 1.0)
+        x = Axis(0, last, Axis.over(0, last, 5, whole=True).step)
         y = Axis.over(0, max(0.0, *(value for _, value in points)), 4)
         means = thinned(points)
         return cls(x, y, " ".join(f"{x.place(a):g},{round(100 - y.place(b), 2):g}" for a, b in means))

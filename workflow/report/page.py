@@ -37,7 +37,9 @@ def number(value: Any) -> str:
     """A count with commas between thousands, a measure with four digits, anything else as text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    )
 
 
 def size(count: Any) -> str:

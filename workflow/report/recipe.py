@@ -25,7 +25,10 @@ def title(recipe: dict[str, Any]) -> str:
 
 def as_yaml(recipe: dict[str, Any]) -> str:
     """The sections in the order of a recipe, their fields by name; defaults are written out."""
-    order = [*(name for name in Recipe.model_fields if name in recipe), *sorted(recipe.keys() - Recipe.model_fields)]
+    order = [
+        *(name for name in Recipe.model_fields if name in recipe),
+        *sorted(recipe.keys() - Recipe.model_fields),
+    ]
     return "".join(
         yaml.safe_dump({name: recipe[name]}, allow_unicode=True, sort_keys=True, width=100) for name in order
     )

@@ -92,12 +92,12 @@ def samples(inputs: Inputs, recipe: dict[str, Any]) -> list[Sample]:
 def _kind(vote: VotedLine, answers: Mapping[str, str | None]) -> str:
     if vote.gold is None:
         return "other"
+    if not vote.correct:
+        return "wrong"
     right = {role: answer == vote.gold for role, answer in answers.items()}
-    if right.get("greedy") and right.get("base") is False:
-        return "tuned"
-    if vote.correct and not right["predictions"]:
+    if not right["predictions"]:
         return "voted"
-    return "other" if vote.correct else "wrong"
+    return "tuned" if right.get("greedy") and right.get("base") is False else "other"
 
 
 def _chosen(choices: Mapping[str, _Choice]) -> list[Sample]:
@@ -131,7 +131,9 @@ def _prompt(prompt: dict[str, Any]) -> list[tuple[str, str]]:
     shown = []
     for name, value in prompt.items():
         if isinstance(value, list) and name == "options":
-            value = "\n".join(f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False))
+            value = "\n".join(
+                f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False)
+            )
         if value not in (None, ""):
             shown.append((name, shortened(_text(value), 1500)))
     return shown

@@ -8,8 +8,9 @@ from typing import Any
 
 from workflow.report.charts import POINTS, Line
 from workflow.report.inputs import Inputs
+from workflow.store.files import read_json
 
-LOSS = "loss.jsonl"
+LOSS, FACTS = "loss.jsonl", "training.json"
 Curve = list[tuple[float, float]]
 
 
@@ -21,6 +22,7 @@ class Training:
     rate: Curve
     epochs: float | None
     broken: int
+    facts: dict[str, Any]  # of training.json
 
     @property
     def steps(self) -> int:
@@ -56,7 +58,8 @@ def read_training(inputs: Inputs) -> Training | None:
     loss, rate = _curve(logged, "loss"), _curve(logged, "learning_rate")
     if not loss:
         return None
-    return Training(loss, rate, _number(logged[-1].get("epoch")), len(logged) - len(loss))
+    facts = read_json(inputs.folders["adapter"] / FACTS)
+    return Training(loss, rate, _number(logged[-1].get("epoch")), len(logged) - len(loss), facts)
 
 
 def _curve(logged: list[dict[str, Any]], name: str) -> Curve:

@@ -27,8 +27,8 @@ class Gain:
 
     @property
     def points(self) -> str:
-        """The difference in percentage points, with its sign."""
-        text = f"{100 * (self.after - self.before):+.1f}"
+        """The difference in percentage points, with its sign: of the figures as shown, so that it adds up."""
+        text = f"{float(f'{100 * self.after:.1f}') - float(f'{100 * self.before:.1f}'):+.1f}"
         return "±0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
     @property

@@ -58,7 +58,7 @@ def build(store: Store, product: str, address: str, make: Make, resources: Resou
     """
     plan = store.plan(product, address)
     receipts = {role: _input(store, ref.product, ref.address) for role, ref in plan.inputs.items()}
-    key = key_of(plan, {role: receipt.manifest.content for role, receipt in receipts.items()})
+    key = key_of(plan, {role: _content(store, receipt) for role, receipt in receipts.items()})
     folder = store.folder(product, key)
     label = f"{product} {address[:8]}"
     with held(store.root / product / f"{key}.lock", label):
@@ -87,6 +87,11 @@ def _input(store: Store, product: str, address: str) -> Receipt:
     return receipt
 
 
+def _content(store: Store, receipt: Receipt) -> str:
+    """What is in the folder now: it may have been made again since this receipt was written."""
+    return read_manifest(store.folder(receipt.product, receipt.key)).content
+
+
 def verify(folder: Path) -> Manifest:
     """Compare every file of a product's folder with its manifest.
 
@@ -95,7 +100,10 @@ def verify(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     wanted = {name: record.model_dump() for name, record in manifest.files.items()}
-    found = digests_of(folder)
+    try:
+        found = digests_of(folder)
+    except OSError as error:
+        raise BuildError(f"{error.filename}: cannot be read ({error.strerror}), it is part of {folder}") from None
     found.pop(MANIFEST, None)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
@@ -111,7 +119,7 @@ def _reusable(folder: Path, label: str) -> Manifest | None:
     try:
         return verify(folder)
     except BuildError as error:
-        aside = folder.with_name(f"{folder.name}.broken-{int(time.time())}")
+        aside = folder.with_name(f"{folder.name}.broken-{time.time_ns()}")
         say(f"{label}: {error}; moved to {aside.name}, making it again")
         folder.rename(aside)
         return None
@@ -121,12 +129,8 @@ def _job(
     store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resources: Resources
 ) -> Job:
     where = store.where(plan.product, plan.address)
-    sources = {
-        role: _source(Path(where["sources"][role]), digest) for role, digest in plan.sources.items()
-    }
-    inputs = {role: store.folder(r.product, r.key) for role, r in receipts.items()}
-    for folder in inputs.values():
-        verify(folder)
+    sources = {role: _source(where, role, digest) for role, digest in plan.sources.items()}
+    inputs = {role: _intact(store, receipt) for role, receipt in receipts.items()}
     out = store.folder(plan.product, f"{key}.tmp")
     remove_tree(out)  # of a dead holder: the lock is ours
     out.mkdir(parents=True)
@@ -136,7 +140,20 @@ def _job(
     return Job(plan.slice, inputs, sources, out, work, where["execution"], resources, records)
 
 
-def _source(path: Path, digest: str) -> Path:
+def _intact(store: Store, receipt: Receipt) -> Path:
+    """The folder of an input; a damaged one is moved aside, so that the next build makes it again."""
+    folder, label = store.folder(receipt.product, receipt.key), f"{receipt.product} {receipt.address[:8]}"
+    try:
+        verify(folder)
+    except BuildError as error:
+        with held(store.root / receipt.product / f"{receipt.key}.lock", label):
+            if _reusable(folder, label) is None:
+                raise BuildError(f"{error}; build again, it will be made anew") from None
+    return folder
+
+
+def _source(where: dict[str, Any], role: str, digest: str) -> Path:
+    path = Path(where["sources"].get(role, f"source {role}"))
     if not path.is_file():
         raise BuildError(f"{path}: the file is gone since the build was planned; start the build again")
     if sha256_of(path) != digest:
@@ -148,12 +165,12 @@ def _make(store: Store, product: str, key: str, make: Make, job: Job, label: str
     began = time.monotonic()
     try:
         counts = make(job)
+        manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})
+        write_atomic(job.out / MANIFEST, canonical(manifest.model_dump(mode="json")) + b"\n")
+        seal(job.out)
     except BaseException:
         remove_tree(job.out)
         raise
-    manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})
-    write_atomic(job.out / MANIFEST, canonical(manifest.model_dump(mode="json")) + b"\n")
-    seal(job.out)
     _record_run(store.run_record(product, key), time.monotonic() - began, job)
     folder = store.folder(product, key)
     job.out.rename(folder)

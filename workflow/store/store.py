@@ -57,8 +57,10 @@ class Store:
         if not path.exists():
             raise BuildError(f"{path}: no such plan; ask for a file in results/, not for a stamp")
         plan = Plan.model_validate(check("plan", read_json(path), path))
-        if plan.address != address:
-            raise BuildError(f"{path}: damaged (its content has address {plan.address}); delete it")
+        if (plan.product, plan.address) != (product, address):
+            raise BuildError(
+                f"{path}: damaged (its content is {plan.product} {plan.address}); delete it and build again"
+            )
         return plan
 
     def write_plan(self, plan: Plan) -> None:
@@ -68,10 +70,17 @@ class Store:
             write_atomic(path, canonical(plan.model_dump(mode="json")) + b"\n")
 
     def where(self, product: str, address: str) -> dict[str, Any]:
-        """How and from where a plan is to run now: `{"sources": {role: path}, "execution": {...}}`."""
+        """How and from where a plan is to run now: `{"sources": {role: path}, "execution": {...}}`.
+
+        Raises:
+            BuildError: It is missing or damaged.
+        """
         path = self.file(product, address, ".where.json")
         found = read_json(path)
-        return dict(found) if isinstance(found, dict) else {}
+        parts = [found.get(name) for name in ("sources", "execution")] if isinstance(found, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise BuildError(f"{path}: damaged; delete it and build again")
+        return dict(found)
 
     def write_where(self, product: str, address: str, where: dict[str, Any]) -> None:
         """Replace that if it changed."""
