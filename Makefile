@@ -2,6 +2,9 @@
 # make test   set up .venv, then checks and the fast tests
 # Also: test-slow, lint, format, schemas, clean. Nothing here touches store/ or results/.
 
+# Bytecode is worth ten seconds at each start of vLLM.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin

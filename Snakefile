@@ -12,7 +12,14 @@ from shlex import quote
 
 from snakemake.resources import Resource
 from workflow.devices import visible_gpus
-from workflow.settle import PUBLISHED, default_targets, drawn, gpus_for, inputs_of, published_from
+from workflow.settle import (
+    PUBLISHED,
+    default_targets,
+    drawn,
+    gpus_for,
+    inputs_of,
+    published_from,
+)
 from workflow.show import closing
 from workflow.store.store import Store
 
@@ -26,7 +33,8 @@ shell.prefix(f"PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
 workflow.global_resources.setdefault("gpu", Resource("gpu", len(visible_gpus())))
 
 
-container: None
+# Used with `--software-deployment-method apptainer` only; there the environment must be visible inside.
+container: "docker://python:3.11"
 
 
 wildcard_constraints:

@@ -23,9 +23,9 @@ rule publish_folder:
         unpack(published_from),
     output:
         directory("results/{recipe}/{name}"),
-    wildcard_constraints:
-        name="|".join(FOLDERS),
     log:
         "logs/publish/{recipe}/{name}.log",
+    wildcard_constraints:
+        name="|".join(FOLDERS),
     shell:
         "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} --log {log:q}"

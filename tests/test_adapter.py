@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_full_memory_names_what_to_change(tmp_path: Path) -> None:
     error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nmore")
     line = explain(error, spec(tmp_path, slice={"deepspeed": {"zero_stage": 2}}))
     assert "\n" not in line
-    assert "Tried to allocate 2.00 GiB;" in line
+    assert "Tried to allocate 2.00 GiB); change" in line
     for way in ("micro_batch 4 -> 2", "gradient_checkpointing true", "zero_stage 2 -> 3"):
         assert way in line
     last = explain(error, spec(tmp_path, slice={"deepspeed": {"zero_stage": 3}}, micro_batch=1, gradient_checkpointing=True))
@@ -228,3 +229,233 @@ def test_threads_wait_without_spinning_on_cpu(tmp_path: Path, monkeypatch: pytes
     assert adapter._environment(job(tmp_path, {}), 1)["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert adapter._environment(job(tmp_path, {}), 1)["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+# --- real trainings -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny Qwen2 with random weights, the same as config alone, and shards."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    root = tmp_path_factory.mktemp("inputs")
+    config = Qwen2Config(
+        hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=130, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(root / "model")
+    config.architectures = ["Qwen2ForCausalLM"]
+    config.save_pretrained(root / "scratch")
+    for name in ("model", "scratch"):
+        (root / name / "tokenizer.json").write_text("{}")
+    (root / "shards").mkdir()
+    rows = token_rows()
+    write_shard(root / "shards", 0, rows[:10])
+    write_shard(root / "shards", 1, rows[10:])
+    write_rendering(root / "shards", Rendering([2], 0))
+    return {"shards": root / "shards", "model": root / "model", "scratch": root / "scratch"}
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root / "out").iterdir()}
+
+
+def losses(root: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (root / "out" / "loss.jsonl").read_text().splitlines()]
+
+
+def start(job: Job) -> subprocess.Popen[str]:
+    """Train in a process of its own, as Snakemake's job does."""
+    path = job.work.parent / "job.pickle"
+    path.write_bytes(pickle.dumps(job))
+    code = "import pickle, sys; from workflow.products.adapter import make; make(pickle.load(open(sys.argv[1], 'rb')))"
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def trained(job: Job) -> str:
+    """Train to the end; what was printed."""
+    child = start(job)
+    printed, _ = child.communicate()
+    assert child.returncode == 0, printed
+    return printed
+
+
+def alive(root: Path) -> list[str]:
+    """Command lines of processes that work below `root`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(root) in line and "pytest" not in line:
+                found.append(line)
+    return found
+
+
+def kill_after_checkpoint(job: Job, step: int) -> None:
+    """SIGKILL the job alone when a checkpoint is sealed; everything it started must follow."""
+    child = start(job)
+    while child.poll() is None and not list(job.work.glob(f"world-*/checkpoint-{step}/{MANIFEST}")):
+        time.sleep(0.002)
+    assert child.poll() is None, child.communicate()[0]
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    until = time.monotonic() + 2
+    while alive(job.work.parent) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert alive(job.work.parent) == []
+
+
+def check_adapter(root: Path, base: Path) -> None:
+    """The adapter is one that PEFT itself reads, every tensor of it, and it changes the model."""
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    tensors = load_file(root / "out" / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 2 * 7  # A and B, layers, linear modules
+    assert all(name.startswith("base_model.model.model.layers.") for name in tensors)
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in tensors)
+    config = json.loads((root / "out" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert config["base_model_name_or_path"] is None
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), root / "out")
+    for name, tensor in tensors.items():
+        assert torch.equal(model.get_parameter(name.replace(".weight", ".default.weight")).float(), tensor.float())
+    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
+
+
+ENGINES = [pytest.param(None, 1, id="plain"), pytest.param(2, 2, id="zero2"), pytest.param(3, 2, id="zero3")]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("stage", "processes"), ENGINES)
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    tmp_path: Path, inputs: dict[str, Path], stage: int | None, processes: int
+) -> None:
+    """Same seed, twice, once killed; checkpoints between two lines of the log, and dropout."""
+    one, two = [
+        job(
+            tmp_path / name, inputs, stage=stage, processes=processes, epochs=3, log_steps=4, warmup_ratio=0.2,
+            execution={"save_steps": 3},
+        ) for name in ("one", "two")
+    ]  # fmt: skip
+    kill_after_checkpoint(two, 6)
+    printed = trained(two)
+    assert "continues from checkpoint-" in printed
+    assert json.loads((two.work / "run.json").read_text())["resumed_at_step"] >= 6
+    printed = trained(one)
+    assert ("deepspeed engine: zero stage" in printed) == (stage is not None)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert [line["step"] for line in losses(tmp_path / "one")] == [1, 4, 8, 12, 16, 20]
+    assert losses(tmp_path / "one")[-1]["epoch"] == 3
+    check_adapter(tmp_path / "one", inputs["model"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", [0, 1])
+def test_the_engine_runs_the_stage_that_was_asked_for(tmp_path: Path, inputs: dict[str, Path], stage: int) -> None:
+    given = job(tmp_path, inputs, stage=stage, processes=2, execution={"gradient_checkpointing": True})
+    assert f"deepspeed engine: zero stage {stage}" in trained(given)
+    check_adapter(tmp_path, inputs["model"])
+
+
+def by_hand(inputs: dict[str, Path], training: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+    """Losses and weights of plain AdamW with a linear schedule, a whole batch at a time, without blank rows."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(inputs["model"])
+    rows = list(read_rows(inputs["shards"]))
+    positions = order(len(rows), training["epochs"], training["seed"])
+    size, steps = training["batch_size"], optimizer_steps(len(rows), training["epochs"], training["batch_size"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training["learning_rate"], weight_decay=0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    seen = []
+    for step in range(steps):
+        batch = [rows[i] for i in positions[step * size : (step + 1) * size]]
+        tokens = sum(int(row.trained[1:].sum()) for row in batch)
+        total = 0.0
+        for row in batch:
+            ids = torch.from_numpy(row.input_ids.astype(np.int64))
+            counted = torch.from_numpy(row.trained[1:] == 1)
+            logits = model(ids[None]).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(logits[counted], ids[1:][counted], reduction="sum") / tokens
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training["max_grad_norm"])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        seen.append(total)
+    return seen, model.state_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_way_to_run_is_plain_adamw(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    """Micro batches, ranks and engines change no loss and no weight; two trainings at once do not meet."""
+    from safetensors.torch import load_file
+
+    ways: dict[str, dict[str, Any]] = {
+        "whole": {},
+        "accumulated": {"execution": {"micro_batch": 1}},
+        "ranks": {"processes": 2},
+        "zero2": {"processes": 2, "stage": 2, "execution": {"micro_batch": 1}},
+        "zero3": {"processes": 2, "stage": 3, "execution": {"micro_batch": 1}},
+    }
+    jobs = {name: job(tmp_path / name, inputs, tuning=FULL, learning_rate=1e-3, **way) for name, way in ways.items()}
+    expected, weights = by_hand(inputs, jobs["whole"].slice["training"])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(trained, jobs.values()))
+    for name in jobs:
+        found = [line["loss"] for line in losses(tmp_path / name)]
+        assert found == pytest.approx(expected, rel=1e-5), name
+        tensors = load_file(tmp_path / name / "out" / "model.safetensors")
+        assert tensors.keys() == weights.keys()
+        for key, tensor in tensors.items():
+            assert (tensor - weights[key]).abs().max() < 2e-5, (name, key)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_from_scratch_is_the_same_model_under_zero_3(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    scratch = {**inputs, "model": inputs["scratch"]}
+    plain = job(tmp_path / "plain", scratch, tuning=FULL)
+    zero3 = job(tmp_path / "zero3", scratch, tuning=FULL, stage=3, processes=2)
+    half = job(tmp_path / "half", inputs, tuning=FULL, dtype="bfloat16")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(trained, [plain, zero3, half]))
+    assert losses(tmp_path / "plain")[0]["loss"] == pytest.approx(losses(tmp_path / "zero3")[0]["loss"], rel=1e-5)
+    for name, dtype in {"plain": "torch.float32", "zero3": "torch.float32", "half": "torch.bfloat16"}.items():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            tmp_path / name / "out", dtype="auto", output_loading_info=True
+        )
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+        assert {str(p.dtype) for p in model.parameters()} == {dtype}
+        assert model.config.use_cache
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_half_precision_and_a_wrong_target_under_an_engine(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    typo = LORA | {"target_modules": ["q_porj", "v_proj"]}
+    wrong = job(tmp_path / "wrong", inputs, stage=3, processes=2, tuning=typo)
+    right = job(tmp_path / "right", inputs, stage=2, dtype="bfloat16", tuning=LORA | {"target_modules": ["v_proj"]})
+    with ThreadPoolExecutor(2) as pool:
+        printed = pool.submit(lambda: start(wrong).communicate()[0])
+        trained(right)
+    line = next(line for line in printed.result().splitlines() if "BuildError" in line)
+    assert "tuning.target_modules: q_porj match nothing in the model; its linear modules are down_proj, " in line
+    assert all(math.isfinite(line["loss"]) for line in losses(tmp_path / "right"))

@@ -232,7 +232,7 @@ def _write(writer: BinaryIO, data: bytes | bytearray) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link of the file behind ``source``, or a copy where that is unsafe or impossible.
+    """Make ``target`` a hard link of the file behind ``source``; a copy where that is unsafe or impossible.
 
     Linked are read-only files alone, as the store's are: somebody may still write into any other.
     Another file system, a file of another user (`fs.protected_hardlinks`): both fall back to a copy.

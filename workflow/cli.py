@@ -47,7 +47,7 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     lock = commands.add_parser("lock", help="write the hub's newest commit where a recipe says `unpinned`")
     lock.add_argument("recipe", type=Path, help="recipe file")
     lock.set_defaults(run=_lock)
-    forget = commands.add_parser("forget", help="drop a product of a recipe, so that the next build makes it again")
+    forget = commands.add_parser("forget", help="drop a product; the next build makes it again")
     forget.add_argument("recipe", help="recipe name")
     forget.add_argument("product", help="product name, e.g. adapter")
     forget.set_defaults(run=_forget)
@@ -57,6 +57,12 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     schema = commands.add_parser("schema", help="write the JSON Schemas and the field reference")
     schema.add_argument("--folder", type=Path, default=Path("schemas"), help="where to (default: schemas)")
     schema.set_defaults(run=_schema)
+    puzzles = commands.add_parser("puzzles", help="print generated logic puzzles, round1 rows as JSON lines")
+    puzzles.add_argument("--count", type=int, required=True, help="number of puzzles")
+    puzzles.add_argument("--seed", type=int, default=0, help="seed; another one gives other puzzles")
+    puzzles.add_argument("--split", choices=("train", "test"), default="train", help="no puzzle is in both")
+    puzzles.add_argument("--factors", type=int, nargs=2, default=(2, 9), help="smallest and largest factor")
+    puzzles.set_defaults(run=_puzzles)
     doctor = commands.add_parser("doctor", help="check versions, GPUs, disk and known-bad combinations")
     doctor.set_defaults(run=_doctor)
 
@@ -143,6 +149,16 @@ def _schema(options: argparse.Namespace) -> None:
     fields = options.folder.absolute().parent / "docs" / "fields.md"
     for path in (*write_all(options.folder), write_reference(fields)):
         print(f"wrote {path}")
+
+
+def _puzzles(options: argparse.Namespace) -> None:
+    import json
+
+    from workflow.puzzles import puzzles
+
+    low, high = options.factors
+    for row in puzzles(options.count, options.seed, options.split, factors=(low, high)):
+        print(json.dumps(row, ensure_ascii=False))
 
 
 def _doctor(options: argparse.Namespace) -> None:

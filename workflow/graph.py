@@ -85,8 +85,13 @@ class Graph:
 
 
 def _why_not(recipe: Recipe, product: str) -> str:
-    sections = {"tuning": recipe.tuning, "dataset.test or dataset.split": recipe.dataset.test or recipe.dataset.split}
-    sections |= {"sampling": recipe.sampling, "voting": recipe.voting, "scoring": recipe.scoring}
+    sections: dict[str, object] = {
+        "tuning": recipe.tuning,
+        "dataset.test or dataset.split": recipe.dataset.test or recipe.dataset.split,
+        "sampling": recipe.sampling,
+        "voting": recipe.voting,
+        "scoring": recipe.scoring,
+    }
     missing = [name for name, section in sections.items() if section is None]
     return f"the recipe has no such product; it has no {', '.join(missing) or product}"
 
@@ -118,7 +123,7 @@ class Draw:
         try:
             return Graph(recipe, _Products(self, recipe, path.parent).all())
         except BuildError as error:
-            raise BuildError(f"{path}: {error}" if not str(error).startswith(str(path)) else str(error)) from None
+            raise BuildError(_placed(path, error)) from None
 
     def digests(self, sources: dict[str, Path], expected: str | None = None) -> dict[str, str]:
         """Role -> SHA-256 of each source file; one that is not there is known by `expected` alone."""
@@ -127,6 +132,11 @@ class Draw:
             role: expected if expected and not path.is_file() else source_digest(path, cache)
             for role, path in sources.items()
         }
+
+
+def _placed(path: Path, error: BuildError) -> str:
+    """The error with the recipe it belongs to in front, unless it names that already."""
+    return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 
 class _Products:
@@ -189,7 +199,9 @@ class _Products:
         if model.is_hub:
             return self._node(product, slice={"hub": model.base, "revision": model.revision})
         scratch = isinstance(model.base, ScratchBase)
-        folder = self.folder / (model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base))
+        folder = self.folder / (
+            model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base)
+        )
         choose = tokenizer_files if product == "tokenizer" else model_files
         return self._node(product, slice={"scratch": scratch}, sources=choose(folder, scratch))
 
@@ -208,7 +220,7 @@ class _Products:
     def _adapter(self, found: dict[str, Node]) -> Node:
         recipe = self.recipe
         sections = {"tuning": recipe.tuning, "training": recipe.training, "model": recipe.model}
-        chosen = {name: slice_of(part, "adapter") for name, part in sections.items() if part}
+        chosen: dict[str, Any] = {n: slice_of(part, "adapter") for n, part in sections.items() if part}
         chosen["deepspeed"] = slice_of(recipe.deepspeed, "adapter") if recipe.deepspeed else None
         return self._node(
             "adapter", slice=chosen, inputs={"shards": found["shards_train"], "model": found["model"]}
@@ -228,7 +240,9 @@ class _Products:
         if greedy:
             sampling |= {"n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": 0}
         return self._node(
-            "predictions", slice={"sampling": sampling}, inputs={"shards": found["shards_test"], "model": model}
+            "predictions",
+            slice={"sampling": sampling},
+            inputs={"shards": found["shards_test"], "model": model},
         )
 
     def _answers(self, found: dict[str, Node]) -> None:

@@ -50,7 +50,7 @@ def model_files(folder: Path, scratch: bool = False) -> dict[str, Path]:
         raise BuildError(f"{folder}: a model from scratch must have no weights, but there is {weights[0]}")
     if not scratch and not weights:
         pickles = sorted(_matching(folder, PICKLES))
-        why = f"its weights are pickles ({pickles[0]}), which can run code" if pickles else "it has no weights"
+        why = f"its weights are pickles ({pickles[0]}), which run code" if pickles else "it has no weights"
         raise BuildError(f"{folder}: {why}; save the model as safetensors")
     _refuse_missing_shards(folder, found)
     return found
@@ -61,7 +61,7 @@ def _refuse_missing_shards(folder: Path, found: dict[str, Path]) -> None:
         index = _json(found[name])
         shards = index.get("weight_map", {}) if isinstance(index, dict) else {}
         if missing := sorted(set(map(str, shards.values())) - found.keys()):
-            raise BuildError(f"{folder / name}: names {missing[0]}, which is not there; fetch the model again")
+            raise BuildError(f"{folder / name}: names {missing[0]}, which is missing; fetch the model again")
 
 
 def refuse_remote_code(folder: Path) -> None:

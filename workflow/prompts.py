@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from workflow.errors import BuildError
 
@@ -30,6 +32,13 @@ MEMORY = 1 << 30
 """Bytes of address space that rendering may add."""
 
 _BLOCKS = ("system", "user", "assistant")
+_TYPES = (str, bytes, int, float, list, tuple, dict)
+_METHODS = frozenset(
+    "capitalize copy count endswith find get index isalnum isalpha isascii isdecimal isdigit islower "
+    "isnumeric isspace isupper items join keys lower lstrip partition removeprefix removesuffix replace "
+    "rfind rpartition rsplit rstrip split splitlines startswith strip swapcase title upper values".split()
+)
+"""Methods of plain values that a template may call: none that pads, formats or loads a codec."""
 _FILTERS = frozenset(
     "abs capitalize count d default dictsort first float groupby int items join last length list lower "
     "map max min reject rejectattr replace reverse round select selectattr slice sort string sum title "
@@ -53,6 +62,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"operator {operator} works on numbers only, and ** not at all")
         return super().call_binop(context, operator, left, right)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, _TYPES) and attr not in _METHODS:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
 
 class PromptTemplate:
     """A parsed prompt template."""
@@ -61,23 +75,33 @@ class PromptTemplate:
         """Read and compile the template.
 
         Raises:
-            BuildError: A syntax error (with its line), a tag that loads files, or no user block.
+            BuildError: No UTF-8 text, a syntax error (with its line), a tag that loads files, no user
+                block, or constants that take too long or too much memory to compute.
         """
         self.path = path
-        text = path.read_text(encoding="utf-8")
-        environment = _Sandbox()
-        try:
-            tree = environment.parse(text)
-            self._refuse_loading(tree)
-            self._template = environment.from_string(text)
-        except TemplateSyntaxError as error:
-            raise BuildError(f"{path}:{error.lineno}: {error.message}") from None
+        self._template = self._compiled()
         unknown = set(self._template.blocks) - set(_BLOCKS)
         if unknown or "user" not in self._template.blocks:
             raise BuildError(
                 f"{path}: a template has the blocks {', '.join(_BLOCKS)} "
                 f"({'unknown: ' + ', '.join(sorted(unknown)) if unknown else 'user is missing'})"
             )
+
+    def _compiled(self) -> Template:
+        """Jinja computes constant expressions when it compiles, so that is bounded like rendering."""
+        environment = _Sandbox()
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            with memory_limit(), time_limit(SECONDS):
+                self._refuse_loading(environment.parse(text))
+                return environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise BuildError(f"{self.path}:{error.lineno}: {error.message}") from None
+        except OSError as error:
+            reason = "not compiled in time" if isinstance(error, TimeoutError) else error.strerror
+            raise BuildError(f"{self.path}: {reason}; simplify or correct the template") from None
+        except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+            raise BuildError(f"{self.path}: not a template ({error or type(error).__name__})") from None
 
     def _refuse_loading(self, tree: nodes.Template) -> None:
         for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
@@ -107,17 +131,19 @@ class PromptTemplate:
     def _render(self, block: str, fields: dict[str, Any], row: str) -> str:
         place = f"{self.path}: block {block}, row {row}"
         try:
-            with time_limit(SECONDS):
+            with memory_limit(), time_limit(SECONDS):
                 context = self._template.new_context(fields)
                 text = "".join(_bounded(self._template.blocks[block](context)))
+            text.encode()  # a lone surrogate is no text
         except UndefinedError as error:
             raise BuildError(f"{place}: {error.message}; it may use {', '.join(sorted(fields))}") from None
         except TimeoutError:
             raise BuildError(f"{place}: not finished after {SECONDS:g} s; simplify the template") from None
         except (MemoryError, OverflowError):
             raise BuildError(f"{place}: makes too much text; simplify the template") from None
-        except (SecurityError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise BuildError(f"{place}: {error}") from None
+        except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
+            reason = str(error) or type(error).__name__
+            raise BuildError(f"{place}: {reason}; correct the template") from None
         return text
 
 
@@ -130,29 +156,48 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
         yield piece
 
 
+class _Expired(BaseException):
+    """No Exception, so that nothing in the block takes it for an error of its own and goes on."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after `seconds` (main thread only: it uses SIGALRM)."""
+    """Raise TimeoutError in the block after `seconds` (main thread only: it uses SIGALRM).
+
+    Limits nest: an outer one goes on counting. Handler and timer are as before afterwards.
+    """
 
     def expired(signum: int, frame: object) -> None:
-        raise TimeoutError
+        raise _Expired
 
+    began = time.monotonic()
     previous = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
-        yield
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # one that fires just now is caught below
+    except _Expired:
+        raise TimeoutError from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 1e-3), interval)
 
 
 @contextmanager
 def memory_limit(extra: int = MEMORY) -> Iterator[None]:
-    """Let the address space grow by `extra` bytes at most in the block: more is a MemoryError."""
+    """Let the address space grow by `extra` bytes at most in the block: more is a MemoryError.
+
+    Limits nest: an inner one is never wider than the one around it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     wanted = pages * resource.getpagesize() + extra
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    bounds = [bound for bound in (wanted, soft, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
     try:
         yield
     finally:

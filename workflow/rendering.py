@@ -7,7 +7,6 @@ Trained are the answer and the stop token after it, nothing else.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import BuildError
-from workflow.prompts import SECONDS, Message, time_limit
+from workflow.prompts import SECONDS, Message, memory_limit, time_limit
+from workflow.store.files import read_json
 from workflow.tokens import Rendering
 
 
@@ -36,11 +36,14 @@ class Renderer:
         """Load the tokenizer files in `folder`.
 
         Raises:
-            BuildError: No fast tokenizer, no chat template, or no stop token.
+            BuildError: No tokenizer that loads, no fast one, no chat template, or no stop token.
         """
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+            raise BuildError(f"{folder}: the tokenizer cannot be loaded ({error})") from None
         if not self.tokenizer.is_fast:
             raise BuildError(f"{folder}: no tokenizer.json; only fast tokenizers are supported")
         if not self.tokenizer.chat_template:
@@ -83,18 +86,21 @@ class Renderer:
         return Text(prompt, answer, self._stop(whole[len(prompt) + len(answer) :], row))
 
     def _chat(self, messages: list[Message], open_turn: bool) -> str:
-        from jinja2 import TemplateError
-
         try:
-            with time_limit(SECONDS):
-                return str(
+            with memory_limit(), time_limit(SECONDS):
+                text = str(
                     self.tokenizer.apply_chat_template(
                         messages, tokenize=False, add_generation_prompt=open_turn
                     )
                 )
-        except (TemplateError, TimeoutError) as error:
-            reason = str(error) or f"not finished after {SECONDS:g} s"
-            raise BuildError(f"the model's chat template: {reason}") from None
+        except TimeoutError:
+            raise BuildError(f"the model's chat template: not finished after {SECONDS:g} s") from None
+        except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
+            raise BuildError(f"the model's chat template: {error or type(error).__name__}") from None
+        bos = self.tokenizer.bos_token
+        if bos and text.startswith(bos + bos):
+            raise BuildError(f"the model's chat template: it begins with {bos!r} twice")
+        return text
 
     def _stop(self, behind: str, row: str) -> int:
         ids = self.backend.encode(behind, add_special_tokens=False).ids
@@ -123,9 +129,10 @@ class Renderer:
 def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
     """End-of-turn ids: of the generation config (what serving stops at), and the tokenizer's eos."""
     path = folder / "generation_config.json"
-    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    settings = read_json(path) if path.exists() else {}
+    found = settings.get("eos_token_id") if isinstance(settings, dict) else None
     ids = found if isinstance(found, list) else [found]
-    stop = sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+    stop = sorted({i for i in [*ids, tokenizer.eos_token_id] if isinstance(i, int)})
     if not stop:
         raise BuildError(f"{folder}: neither generation config nor tokenizer names a stop token")
     return stop

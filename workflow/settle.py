@@ -165,7 +165,9 @@ def default_targets() -> list[str]:
     """What bare `snakemake` builds: the demo, or in a folder without it every recipe there is."""
     names = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
     chosen = [DEMO] if DEMO in names else names
-    return [f"results/{name}/{file}" for name in chosen for file in ("voted.jsonl", "scores.json", "report.html")]
+    return [
+        f"results/{name}/{file}" for name in chosen for file in ("voted.jsonl", "scores.json", "report.html")
+    ]
 
 
 def forget(recipe: str, product: str) -> str:

@@ -5,8 +5,19 @@ A module knows neither Snakemake nor the command line, and imports heavy librari
 
 from __future__ import annotations
 
-from workflow.products import adapter, merged, model, overlap, predictions, report, rows, scores, shards
-from workflow.products import tokenizer, voted
+from workflow.products import (
+    adapter,
+    merged,
+    model,
+    overlap,
+    predictions,
+    report,
+    rows,
+    scores,
+    shards,
+    tokenizer,
+    voted,
+)
 from workflow.store.build import Make
 
 MAKERS: dict[str, Make] = {

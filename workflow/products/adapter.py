@@ -1,6 +1,6 @@
-"""adapter: the trained weights, by transformers, PEFT and DeepSpeed under torchrun.
+"""adapter: the trained weights, by transformers, PEFT and DeepSpeed.
 
-This process holds the lock, prepares, starts torchrun and waits; `workflow.training.program` trains. The
+This process holds the lock, prepares, starts the ranks (several by torchrun) and waits; `workflow.training.program` trains. The
 work folder is the key's own, so an interrupted training is continued by the same training only.
 """
 
@@ -89,17 +89,28 @@ def _launch(spec: Spec, processes: int, job: Job) -> None:
     spec.write(path)
     spec.error.unlink(missing_ok=True)
     spec.progress.write_text("")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "workflow.training.program", str(path)]
-    child = subprocess.Popen(command, env=_environment(job, processes), preexec_fn=die_with_parent)
+    child = subprocess.Popen(_command(path, processes), env=_environment(job, processes), preexec_fn=die_with_parent)
     shown = 0
-    while child.poll() is None:
-        shown = _relay(spec.progress, shown)
-        time.sleep(POLL)
+    try:
+        while child.poll() is None:
+            shown = _relay(spec.progress, shown)
+            time.sleep(POLL)
+    finally:
+        child.kill()  # ranks die with it; after its own end this does nothing
+        child.wait()
     _relay(spec.progress, shown)
     if child.returncode:
         reason = spec.error.read_text().strip() if spec.error.exists() else f"a rank ended with {child.returncode}"
         raise BuildError(f"training stopped: {reason}")
+
+
+def _command(spec: Path, processes: int) -> list[str]:
+    """What is started: torchrun, or the only rank itself, which saves the launcher's `import torch`."""
+    program = ["-m", "workflow.training.program", str(spec)]
+    if processes == 1:
+        return [sys.executable, *program]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *torchrun, *program]
 
 
 def _relay(path: Path, shown: int) -> int:
@@ -115,6 +126,7 @@ def _relay(path: Path, shown: int) -> int:
 
 def _environment(job: Job, processes: int) -> dict[str, str]:
     """Deterministic, offline, and with as many threads as the rule was given."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"} if processes == 1 else {}
     cpu = {} if visible_gpus() else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {
         **os.environ,
@@ -124,5 +136,6 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "warning",
+        **alone,
         **cpu,
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflow import checkpoint
-from workflow.checkpoint import Edit, Tensor, WeightFile
+from workflow.checkpoint import Edit, Tensor, WeightFile, naming
 from workflow.errors import BuildError
 from workflow.progress import Progress
 from workflow.store.build import Job
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VERSION = 1
 MB = 1_000_000
 Report = Callable[[int, int], None]
+Config = dict[str, Any]  # of adapter_config.json
+Tensors = dict[str, Tensor]
 PREFIX = "base_model.model."  # PEFT's name for the wrapped model
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 GRAIN = 1 << 15  # elements added at a time: they stay in the cache, and torch gives them to one thread
@@ -34,9 +36,10 @@ GRAIN = 1 << 15  # elements added at a time: they stay in the cache, and torch g
 # What an adapter_config.json may set without changing the arithmetic here, or by way of it. Any other
 # key with a value is refused: PEFT grows new LoRA variants with nearly every release.
 KNOWN = (
-    "auto_mapping base_model_name_or_path bias exclude_modules inference_mode init_lora_weights layers_pattern "
-    "layers_to_transform lora_alpha lora_dropout megatron_core modules_to_save peft_type peft_version "
-    "qalora_group_size r rank_pattern alpha_pattern revision target_modules task_type use_rslora"
+    "alpha_pattern auto_mapping base_model_name_or_path bias exclude_modules inference_mode "
+    "init_lora_weights layers_pattern layers_to_transform lora_alpha lora_dropout megatron_core "
+    "modules_to_save peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
+    "task_type use_rslora"
 )
 REASONS = {
     "use_dora": "DoRA is not merged yet (a later issue does it); train with use_dora: false",
@@ -79,7 +82,8 @@ def merge(base: Path, adapter: Path, out: Path, report: Report | None = None) ->
         BuildError: the adapter is of a kind not merged here, does not fit the base, or a file is broken.
     """
     files = checkpoint.weight_files(base)
-    config, lora = checkpoint.read_json(adapter / "adapter_config.json"), _adapter_weights(adapter)
+    config = checkpoint.read_json(adapter / "adapter_config.json")
+    lora = checkpoint.read_weight_file(adapter / "adapter_model.safetensors")
     _check_config(config, adapter / "adapter_config.json")
     tensors = {name: tensor for file in files for name, tensor in file.tensors.items()}
     pairs, saved = _changes(config, lora, tensors)
@@ -135,32 +139,20 @@ def _write_weights(
     return {"tensors": tensors, "bytes": total, "files": len(files), "unchanged_files": unchanged}
 
 
-def _adapter_weights(adapter: Path) -> WeightFile:
-    """Read the adapter's header; a pickled adapter is refused."""
-    path = adapter / "adapter_model.safetensors"
-    if not path.exists():
-        raise BuildError(f"{adapter}: has no adapter_model.safetensors; save the adapter as safetensors")
-    return checkpoint.read_weight_file(path)
-
-
-def _check_config(config: dict[str, Any], where: Path) -> None:
+def _check_config(config: Config, where: Path) -> None:
     """Refuse every kind of adapter whose merge is not the plain sum of weight and scaled product."""
     if config.get("peft_type") != "LORA":
         raise BuildError(f"{where}: peft_type is {config.get('peft_type')!r}; only LORA is merged")
     if config.get("bias", "none") != "none":
-        raise BuildError(
-            f"{where}: bias is {config['bias']!r}; trained biases are not merged, use bias: none"
-        )
+        raise BuildError(f"{where}: bias is {config['bias']!r}; trained biases are not merged, use none")
     # PiSSA, OLoRA, CorDA, LoftQ and others change the base's own weights when training starts.
-    if config.get("init_lora_weights", True) not in (None, True, False, "gaussian", "orthogonal"):
+    if (init := config.get("init_lora_weights", True)) not in (None, True, False, "gaussian", "orthogonal"):
         raise BuildError(
-            f"{where}: init_lora_weights is {config['init_lora_weights']!r}, which changes the base's weights; "
-            "convert the adapter to plain LoRA first (PEFT: path_initial_model_for_weight_conversion)"
+            f"{where}: init_lora_weights {init!r} changes the base; convert it to plain LoRA first"
         )
     for key, value in sorted(config.items()):
         if value and key not in KNOWN.split():
-            reason = REASONS.get(key, "this variant of LoRA is not merged here")
-            raise BuildError(f"{where}: {key}: {reason}")
+            raise BuildError(f"{where}: {key}: {REASONS.get(key, 'this variant of LoRA is not merged here')}")
 
 
 def _check_architecture(path: Path, changed: list[Tensor]) -> None:
@@ -178,12 +170,10 @@ def _check_architecture(path: Path, changed: list[Tensor]) -> None:
         )
 
 
-def _changes(
-    config: dict[str, Any], lora: WeightFile, tensors: dict[str, Tensor]
-) -> tuple[dict[str, Pair], dict[str, Tensor]]:
+def _changes(config: Config, lora: WeightFile, tensors: Tensors) -> tuple[dict[str, Pair], Tensors]:
     """Match every adapter tensor with the base tensor it changes: by LoRA, and by replacement."""
-    factors: dict[str, dict[str, Tensor]] = {}
-    saved: dict[str, Tensor] = {}
+    factors: dict[str, Tensors] = {}
+    saved: Tensors = {}
     for name, tensor in lora.tensors.items():
         module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
         if kind in ("A.weight", "B.weight"):
@@ -197,35 +187,31 @@ def _changes(
             )
     _check_partners(lora.path, [*(f"{module}.weight" for module in factors), *saved], tensors)
     _check_replacements(lora.path, config, saved, tensors)
-    pairs = {
-        f"{m}.weight": _pair(lora.path, config, m, f, tensors[f"{m}.weight"]) for m, f in factors.items()
-    }
-    return pairs, saved
+    weights = {module: tensors[f"{module}.weight"] for module in factors}
+    pairs = [_pair(lora.path, config, module, factors[module], weight) for module, weight in weights.items()]
+    return {pair.weight.name: pair for pair in pairs}, saved
 
 
-def _check_partners(path: Path, names: list[str], tensors: dict[str, Tensor]) -> None:
+def _check_partners(path: Path, names: list[str], tensors: Tensors) -> None:
     """Refuse an adapter made for another model, an empty one, and a weight changed in two ways."""
     if not names:
         raise BuildError(f"{path}: holds no tensors; the training wrote nothing")
     if missing := [name for name in names if name not in tensors]:
         raise BuildError(
-            f"{path}: {len(missing)} of {len(names)} changed weights are not in the base: {checkpoint.naming(missing)} "
+            f"{path}: {len(missing)} of {len(names)} changed weights are not in the base: {naming(missing)} "
             "missing; was the adapter trained on another model, or on an lm_head tied to its embeddings?"
         )
     if len(set(names)) < len(names):
         raise BuildError(f"{path}: a weight has both LoRA factors and a modules_to_save copy; train with one")
 
 
-def _is_saved(name: str, config: dict[str, Any]) -> bool:
+def _is_saved(name: str, config: Config) -> bool:
     """Tell whether a tensor lies in a module of modules_to_save (PEFT: utils/other.py, _set_trainable)."""
     endings = tuple(config.get("modules_to_save") or ())
-    parts = name.split(".")
-    return any(".".join(parts[:depth]).endswith(endings) for depth in range(1, len(parts)))
+    return any(name[: dot.start()].endswith(endings) for dot in re.finditer(r"\.", name))
 
 
-def _check_replacements(
-    path: Path, config: dict[str, Any], saved: dict[str, Tensor], tensors: dict[str, Tensor]
-) -> None:
+def _check_replacements(path: Path, config: Config, saved: Tensors, tensors: Tensors) -> None:
     """Check that each module of modules_to_save is replaced whole, by tensors of the same shape."""
     for name, base in tensors.items():
         if not _is_saved(name, config):
@@ -244,9 +230,7 @@ def _check_floats(path: Path, tensors: list[Tensor]) -> None:
             raise BuildError(f"{path}: {tensor.name} is {tensor.dtype}; merging needs {', '.join(FLOATS)}")
 
 
-def _pair(
-    path: Path, config: dict[str, Any], module: str, factors: dict[str, Tensor], weight: Tensor
-) -> Pair:
+def _pair(path: Path, config: Config, module: str, factors: Tensors, weight: Tensor) -> Pair:
     """Check that the factors of one module are there, of the configured rank, and fit the weight."""
     if factors.keys() != {"A", "B"}:
         raise BuildError(f"{path}: {module} has only lora_{min(factors)}; the adapter is incomplete")
@@ -263,12 +247,12 @@ def _pair(
     return Pair(weight, a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 
-def _by_pattern(path: Path, config: dict[str, Any], key: str, module: str) -> Any:
+def _by_pattern(path: Path, config: Config, key: str, module: str) -> Any:
     """Look up a module's rank or alpha: the first pattern that matches the end of its name, else the default.
 
     As `get_pattern_key` in peft/utils/other.py, with Python's `re` on purpose: training chose by it too.
     """
-    patterns: dict[str, Any] = config.get({"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[key]) or {}
+    patterns: Config = config.get({"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[key]) or {}
     try:
         matches = (pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module))
         value = patterns.get(next(matches, module), config.get(key))
@@ -308,9 +292,7 @@ def _add(path: Path, pair: Pair, data: bytearray) -> None:
     for rows, change in zip(weight.split(step), delta.split(step), strict=True):
         rows += change * pair.scaling
         if not all(math.isfinite(extreme) for extreme in torch.aminmax(rows)):
-            raise BuildError(
-                f"{path}: merging {pair.weight.name} gives NaN or infinity; the training diverged"
-            )
+            raise BuildError(f"{path}: {pair.weight.name} becomes NaN or infinite; the training diverged")
 
 
 def _replace(path: Path, new: Tensor, old: Tensor, data: bytearray) -> None:

@@ -50,7 +50,7 @@ def make(job: Job) -> dict[str, Any]:
     if split:
         rows = [row for row in rows if _part(row, split["test"], split["seed"]) == split["part"]]
     if not rows:
-        raise BuildError(f"{path}: no rows{' in this split' if split else ''}; there is nothing to build from")
+        raise BuildError(f"{path}: no rows{' in this split' if split else ''}; nothing to build from")
     with (job.out / ROWS).open("wb") as file:
         for row in sorted(rows, key=lambda row: row.id):
             file.write(canonical(row.json()) + b"\n")

@@ -9,15 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 import orjson
 
 from workflow.errors import BuildError
-from workflow.progress import Progress
 from workflow.products.rows import ROWS
-from workflow.prompts import Message, PromptTemplate, memory_limit
+from workflow.progress import Progress
+from workflow.prompts import Message, PromptTemplate
 from workflow.rendering import Renderer, Text
 from workflow.store.build import Job
 from workflow.tokens import TokenRow, write_rendering, write_shard
@@ -58,8 +59,9 @@ def make(job: Job) -> dict[str, Any]:
     """
     shards = _Shards(job)
     with (job.inputs["rows"] / ROWS).open("rb") as file:
-        rows = (orjson.loads(line) for line in file)
-        total = sum(1 for _ in (job.inputs["rows"] / ROWS).open("rb"))
+        total = sum(1 for _ in file)
+        file.seek(0)
+        rows = map(orjson.loads, file)
         progress, number, done = Progress("shards", total, "rows"), 0, 0
         while batch := list(islice(rows, ROWS_PER_SHARD)):
             kept = list(shards.tokens(batch))
@@ -82,14 +84,13 @@ class _Shards:
         self.limits = Limits(chosen["max_length"], chosen["max_source_length"], chosen["max_target_length"])
         self.template = PromptTemplate(job.sources["template"])
         self.renderer = Renderer(job.inputs["tokenizer"])
-        names = ("rows", "tokens", "trained_tokens", "dropped", "truncated", "cut_tokens", "over_limit", "longest")
-        self.counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+        names = "rows tokens trained_tokens dropped truncated cut_tokens over_limit longest"
+        self.counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
 
     def tokens(self, batch: list[dict[str, Any]]) -> Iterator[TokenRow]:
         """The token rows of a batch, within the limits."""
-        with memory_limit():
-            messages = [self._messages(row) for row in batch]
-            texts = [self.renderer.text(m, row["id"]) for m, row in zip(messages, batch, strict=True)]
+        messages = [self._messages(row) for row in batch]
+        texts = [self.renderer.text(m, row["id"]) for m, row in zip(messages, batch, strict=True)]
         for row, turn, encoded in zip(batch, messages, self._encode(texts, batch), strict=True):
             fitted = self._fit(row["id"], turn, encoded)
             if fitted is not None:
@@ -147,11 +148,14 @@ class _Shards:
 
     def _cut(self, content: str, excess: int, row: str) -> str:
         offsets = self.renderer.backend.encode(content, add_special_tokens=False).offsets
-        if excess >= len(offsets):
-            raise BuildError(f"row {row}: nothing of the user turn would be left within the limits; raise them")
-        if self.overflow == "truncate_left":
-            return content[offsets[excess][0] :]
-        return content[: offsets[-excess][0]]
+        left = ""
+        if excess < len(offsets) and self.overflow == "truncate_left":
+            left = content[max(1, offsets[excess - 1][1]) :]  # whole characters: one may be several tokens
+        elif excess < len(offsets):
+            left = content[: min(len(content) - 1, offsets[-excess][0])]
+        if not left:
+            raise BuildError(f"row {row}: nothing of the user turn would be left; raise the limits")
+        return left
 
     def _counted(self, row: str, prompt: list[int], answer: list[int]) -> TokenRow:
         self.counts["rows"] += 1
@@ -164,6 +168,6 @@ class _Shards:
 
 
 def _difference(wanted: str, found: str) -> str:
-    position = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found)))
-    begin = max(0, position - 10)
-    return f"at character {position} it has {wanted[begin : position + 20]!r}, not {found[begin : position + 20]!r}"
+    position = len(commonprefix([wanted, found]))
+    around = slice(max(0, position - 10), position + 20)
+    return f"at character {position} it has {wanted[around]!r}, not {found[around]!r}"

@@ -27,9 +27,7 @@ class Parse(Section):
 class SourceFile(Section):
     """What all sources share: one file, its digest, and how many bad rows are tolerated."""
 
-    path: str = leaf(
-        of=(SOURCE,), description="Data file, relative to the recipe's folder.", min_length=1
-    )
+    path: str = leaf(of=(SOURCE,), description="Data file, relative to the recipe's folder.", min_length=1)
     sha256: str | None = leaf(
         None,
         of=(SOURCE,),
@@ -74,9 +72,7 @@ class ColumnsSource(SourceFile):
     id: str | None = leaf(
         None, of=("rows",), description="Column with a unique row id; else the row's digest."
     )
-    gold: str | None = leaf(
-        None, of=("rows",), description="Column with the right answer, for scoring."
-    )
+    gold: str | None = leaf(None, of=("rows",), description="Column with the right answer, for scoring.")
 
 
 Source = Annotated[Round1Source | AlpacaSource | ColumnsSource, Field(discriminator="format")]
@@ -120,9 +116,7 @@ class Prompt(Section):
     max_length: int | None = leaf(
         None, of=("shards",), description="Longest row in tokens, prompt and answer.", gt=0
     )
-    max_source_length: int | None = leaf(
-        None, of=("shards",), description="Longest prompt in tokens.", gt=0
-    )
+    max_source_length: int | None = leaf(None, of=("shards",), description="Longest prompt in tokens.", gt=0)
     max_target_length: int | None = leaf(
         None, of=("shards",), description="Longest answer in tokens, with its stop token.", gt=0
     )

@@ -22,7 +22,7 @@ SOURCE = "source"
 class Section(BaseModel):
     """A group of recipe fields: unknown keys are errors and values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def leaf(default: Any = ..., *, of: tuple[str, ...], description: str, **constraints: Any) -> Any:
@@ -34,9 +34,7 @@ def leaf(default: Any = ..., *, of: tuple[str, ...], description: str, **constra
         description: One sentence with the unit, shown in the schema and the field reference.
         constraints: Passed on to `pydantic.Field` (`gt`, `le`, `pattern`, ...).
     """
-    return Field(
-        default, description=description, json_schema_extra={"x-products": list(of)}, **constraints
-    )
+    return Field(default, description=description, json_schema_extra={"x-products": list(of)}, **constraints)
 
 
 def owners(field: FieldInfo) -> tuple[str, ...]:

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from workflow.errors import BuildError
 from workflow.recipe import yaml12
 from workflow.recipe.recipe import Recipe
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+LINE = 120
+"""Characters shown of an offending line."""
 RESERVED = ("rehearsal", "experiments")
 
 
@@ -74,7 +76,7 @@ def _explain(path: Path, text: str, document: yaml12.Document, error: Validation
 
 def _located(path: Path, text: str, line: int, column: int, reason: str) -> str:
     source = text.splitlines()[line - 1] if 0 < line <= len(text.splitlines()) else ""
-    shown = f"\n    {source.strip()}" if source.strip() else ""
+    shown = f"\n    {source.strip()[:LINE]}" if source.strip() else ""
     return f"{path}:{line}:{column}: {reason}{shown}"
 
 
@@ -142,9 +144,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
-
-
-def recipe_schema() -> dict[str, Any]:
-    """The recipe's JSON Schema, draft 2020-12."""
-    schema = TypeAdapter(Recipe).json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tunemake recipe", **schema}

@@ -103,9 +103,7 @@ class Training(Section):
     warmup_ratio: float = leaf(
         0.0, of=("adapter",), description="Share of all optimizer steps spent warming up.", ge=0, lt=1
     )
-    batch_size: int = leaf(
-        of=("adapter",), description="Rows per optimizer step, over all GPUs.", gt=0
-    )
+    batch_size: int = leaf(of=("adapter",), description="Rows per optimizer step, over all GPUs.", gt=0)
     weight_decay: float = leaf(0.0, of=("adapter",), description="AdamW weight decay.", ge=0)
     adam_beta1: float = leaf(0.9, of=("adapter",), description="AdamW beta 1.", ge=0, lt=1)
     adam_beta2: float = leaf(0.999, of=("adapter",), description="AdamW beta 2.", ge=0, lt=1)
@@ -150,9 +148,7 @@ class Execution(Section):
         of=(EXECUTION,),
         description="Recompute activations in the backward pass: less memory, about 30 % slower.",
     )
-    save_steps: int = leaf(
-        100, of=(EXECUTION,), description="Optimizer steps between two checkpoints.", gt=0
-    )
+    save_steps: int = leaf(100, of=(EXECUTION,), description="Optimizer steps between two checkpoints.", gt=0)
     keep_checkpoints: int = leaf(
         2, of=(EXECUTION,), description="Newest checkpoints kept while training.", gt=0
     )

@@ -18,12 +18,16 @@ Path = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_NODES = 100_000
+MAX_DIGITS = 40
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "!")
 
 
 class YamlError(Exception):
@@ -79,6 +83,8 @@ class _Builder:
         self.nodes += 1
         if len(path) > MAX_DEPTH or self.nodes > MAX_NODES:
             raise _at(node, "the document is nested or repeated too deeply")
+        if node.tag not in _TAGS:
+            raise _at(node, f"tags such as {node.tag} are not allowed")
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -104,10 +110,8 @@ def _at(node: yaml.Node, reason: str) -> YamlError:
     return YamlError(node.start_mark.line + 1, node.start_mark.column + 1, reason)
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
+def _scalar(node: Any) -> Any:
     text: str = node.value
-    if node.tag not in ("tag:yaml.org,2002:str", "!"):
-        raise _at(node, f"tags such as {node.tag} are not allowed")
     if node.style:  # quoted or block text is never a number
         return text
     if text in _NULL:
@@ -115,6 +119,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if text in _BOOL:
         return _BOOL[text]
     if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise _at(node, f"a number of more than {MAX_DIGITS} digits")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text)

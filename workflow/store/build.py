@@ -103,12 +103,12 @@ def verify(folder: Path) -> Manifest:
     try:
         found = digests_of(folder)
     except OSError as error:
-        raise BuildError(f"{error.filename}: cannot be read ({error.strerror}), it is part of {folder}") from None
+        raise BuildError(f"{error.filename}: cannot be read ({error.strerror})") from None
     found.pop(MANIFEST, None)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             state = "missing" if name not in found else "unknown" if name not in wanted else "damaged"
-            raise BuildError(f"{folder / name}: {state}, it differs from the manifest written when it was made")
+            raise BuildError(f"{folder / name}: {state}, it is not what the manifest says")
     return manifest
 
 
@@ -125,9 +125,7 @@ def _reusable(folder: Path, label: str) -> Manifest | None:
         return None
 
 
-def _job(
-    store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resources: Resources
-) -> Job:
+def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resources: Resources) -> Job:
     where = store.where(plan.product, plan.address)
     sources = {role: _source(where, role, digest) for role, digest in plan.sources.items()}
     inputs = {role: _intact(store, receipt) for role, receipt in receipts.items()}

@@ -69,9 +69,7 @@ def sync_folder(folder: Path) -> None:
 
 def files_in(folder: Path) -> list[Path]:
     """All files below `folder`, links to files included, sorted by relative path."""
-    found = [
-        Path(root) / name for root, _, names in os.walk(folder) for name in names
-    ]
+    found = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from workflow.errors import BuildError
 from workflow.progress import say
 from workflow.store.address import canonical
 from workflow.store.files import digests_of, files_in, read_json, remove_tree, write_atomic
@@ -30,7 +31,10 @@ def is_whole(checkpoint: Path) -> bool:
         return False
     found = digests_of(checkpoint)
     found.pop(MANIFEST)
-    return bool(found == read_json(checkpoint / MANIFEST))
+    try:
+        return bool(found == read_json(checkpoint / MANIFEST))
+    except BuildError:
+        return False  # the manifest itself is damaged
 
 
 def numbered(folder: Path) -> list[Path]:

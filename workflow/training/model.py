@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers.pytorch_utils import Conv1D
 
 from workflow.errors import BuildError
 from workflow.models import tokenizer_files
@@ -26,13 +27,13 @@ LISTED = 20
 def load_model(spec: Spec, folder: Path, seed: int) -> Any:
     """The model of `folder` with its trainable weights in place.
 
-    Raises:
-        BuildError: The recipe's target modules match nothing in the model.
+    Weights that plain AdamW itself updates are held in float32, as DeepSpeed's masters are: in bfloat16 an
+    update smaller than 1/256 of a weight is lost, and float16 gradients cannot be unscaled.
     """
-    tuning: Any = TypeAdapter(Tuning).validate_python(spec.slice["tuning"])
+    tuning = _tuning(spec)
     dtype = getattr(torch, spec.slice["model"]["dtype"])
-    if isinstance(tuning, Lora):
-        check_target_modules(folder, tuning.target_modules)
+    if not isinstance(tuning, Lora) and not spec.slice["deepspeed"]:
+        dtype = torch.float32
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
@@ -43,6 +44,21 @@ def load_model(spec: Spec, folder: Path, seed: int) -> Any:
         return model
     set_seed(seed)
     return _with_adapter(model, tuning)
+
+
+def check_targets(spec: Spec) -> None:
+    """Compare the recipe's target modules with the model, before anything is loaded or sharded.
+
+    Raises:
+        BuildError: One matches nothing in the model.
+    """
+    tuning = _tuning(spec)
+    if isinstance(tuning, Lora):
+        check_target_modules(Path(spec.model), tuning.target_modules)
+
+
+def _tuning(spec: Spec) -> Any:
+    return TypeAdapter(Tuning).validate_python(spec.slice["tuning"])
 
 
 def _with_adapter(model: Any, tuning: Lora) -> Any:
@@ -88,7 +104,7 @@ def linear_modules(folder: Path) -> dict[str, str]:
     return {
         name: name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
+        if isinstance(module, torch.nn.Linear | Conv1D)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,21 @@ def main(path: str) -> int:
 
         train(spec)
     except BuildError as error:
-        spec.error.write_text(str(error))
+        leave_error(spec, str(error))
     except Exception as error:
         traceback.print_exc()
-        spec.error.write_text(explain(error, spec))
+        leave_error(spec, explain(error, spec))
     else:
         return 0
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)  # other ranks may wait for this one in a collective: do not join them
+
+
+def leave_error(spec: Spec, line: str) -> None:
+    """Write what the job is to say; the first rank is the cause, the others only lose their connection."""
+    with suppress(FileExistsError), spec.error.open("x") as file:
+        file.write(line)
 
 
 def explain(error: BaseException, spec: Spec) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from workflow.recipe.training import DeepSpeed, Training
 from workflow.store.files import write_atomic
 from workflow.tokens import TokenRow, read_rendering, read_rows
 from workflow.training.checkpoints import rotate, seal_checkpoint
-from workflow.training.model import base_folder, load_model, save_model
+from workflow.training.model import base_folder, check_targets, load_model, save_model
 from workflow.training.spec import Spec, optimizer_steps
 from workflow.training.stream import Collator, Stream
 from workflow.zero import deepspeed_config
@@ -38,9 +39,12 @@ def train(spec: Spec) -> None:
     training = Training.model_validate(spec.slice["training"])
     rows = list(read_rows(Path(spec.shards)))
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed's buckets are 800 MB, made per step
     set_seed(training.seed)
     steps = optimizer_steps(len(rows), training.epochs, training.batch_size)
+    check_targets(spec)
     base = base_folder(spec, training.seed)
+    _join(bool(spec.slice["deepspeed"]))
     arguments = _arguments(spec, training, steps)
     model = load_model(spec, base, training.seed)
     set_seed(training.seed)  # adapters are drawn from the same state, however the base was loaded
@@ -74,7 +78,6 @@ def _arguments(spec: Spec, training: Training, steps: int) -> TrainingArguments:
         deepspeed = deepspeed_config(
             stage, spec.micro_batch, spec.accumulation, WORLD, dtype, training.max_grad_norm
         )
-        _start_deepspeed()
     return TrainingArguments(
         output_dir=spec.folder,
         max_steps=steps,
@@ -95,6 +98,7 @@ def _arguments(spec: Spec, training: Training, steps: int) -> TrainingArguments:
         gradient_checkpointing_kwargs={"use_reentrant": False} if spec.gradient_checkpointing else None,
         logging_steps=training.log_steps,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would show a mean of earlier losses instead of NaN
         save_strategy="steps",
         save_steps=spec.save_steps,
         seed=training.seed,
@@ -108,11 +112,20 @@ def _arguments(spec: Spec, training: Training, steps: int) -> TrainingArguments:
     )
 
 
-def _start_deepspeed() -> None:
-    """Join the ranks before any model is made: ZeRO-3 shards while loading and must know the world."""
-    import deepspeed
+def _join(deepspeed: bool) -> None:
+    """Join the ranks before any model is made: ZeRO-3 shards while loading and must know the world.
 
-    deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo")
+    A single rank needs no port for it, so it can meet nobody else's training there.
+    """
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if WORLD == 1:
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    if deepspeed:
+        engine: Any = import_module("deepspeed")
+        # An operator for inference on CPU, which needs g++ and half a minute to build.
+        import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
+        engine.init_distributed(backend)
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -129,6 +142,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if self.first is not None:
             return
         self.first, self.began = state.global_step, time.monotonic()
+        if self.spec.resume:
+            _take_up_loss(self.trainer, Path(self.spec.resume))
         if self.spec.slice["deepspeed"]:
             asked = self.spec.slice["deepspeed"]["zero_stage"]
             real = self.trainer.model_wrapped.zero_optimization_stage()
@@ -138,6 +153,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """When all ranks have written: the manifest, and only then older checkpoints go."""
+        _keep_loss(self.trainer, Path(self.spec.folder) / f"checkpoint-{state.global_step}")
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if RANK == 0:
@@ -165,6 +181,19 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             file.write(f"adapter: {state.global_step}/{self.steps} steps{self.loss}, about {left} left\n")
 
 
+def _keep_loss(trainer: Trainer, checkpoint: Path) -> None:
+    """Keep this rank's loss since the last line of the log, which transformers forgets."""
+    kept = {"loss": trainer._tr_loss.item(), "logged": trainer._globalstep_last_logged}
+    (checkpoint / f"loss-{RANK}.json").write_text(json.dumps(kept))
+
+
+def _take_up_loss(trainer: Trainer, checkpoint: Path) -> None:
+    """Go on with it, so that a resumed log is the uninterrupted one."""
+    kept = json.loads((checkpoint / f"loss-{RANK}.json").read_text())
+    trainer._tr_loss.fill_(kept["loss"])
+    trainer._globalstep_last_logged = kept["logged"]
+
+
 def _finish(spec: Spec, trainer: Trainer, training: Training, rows: list[TokenRow], seconds: float) -> None:
     """Save the weights, the loss log and the facts."""
     out = Path(spec.out)
@@ -175,7 +204,8 @@ def _finish(spec: Spec, trainer: Trainer, training: Training, rows: list[TokenRo
     with (out / "loss.jsonl").open("w") as file:
         for line in history:
             kept = {name: line[name] for name in ("step", "loss", "grad_norm", "learning_rate") if name in line}
-            kept["epoch"] = round(line["step"] * training.batch_size / len(rows), 4)
+            passed = min(line["step"] * training.batch_size, training.epochs * len(rows))
+            kept["epoch"] = round(passed / len(rows), 4)
             file.write(json.dumps(kept, sort_keys=True) + "\n")
     model = trainer.accelerator.unwrap_model(trainer.model)
     facts = {
