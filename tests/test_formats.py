@@ -116,7 +116,11 @@ def test_empty_csv_and_unknown_ending(tmp_path: Path) -> None:
         read(tmp_path, b"", "data.parquet")
 
 
-PROBLEM = {"problem": "P", "id": "r_007", "questions": [{"question": "Q", "options": ["x", "y"], "answer": "B"}]}
+PROBLEM = {
+    "problem": "P",
+    "id": "r_007",
+    "questions": [{"question": "Q", "options": ["x", "y"], "answer": "B"}],
+}
 
 
 def test_round1() -> None:
@@ -158,7 +162,11 @@ def test_bad_problems(record: Any) -> None:
 
 def test_alpaca() -> None:
     [row] = rows_of({"instruction": "I", "input": None, "output": "O"}, format="alpaca")
-    assert (row.prompt, row.target, row.rendered) == ({"instruction": "I", "input": ""}, {"output": "O"}, None)
+    assert (row.prompt, row.target, row.rendered) == (
+        {"instruction": "I", "input": ""},
+        {"output": "O"},
+        None,
+    )
     with pytest.raises(BadRow, match="output: missing; the row has instruction"):
         rows_of({"instruction": "I"}, format="alpaca")
 

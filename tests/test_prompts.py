@@ -154,7 +154,11 @@ HOSTILE = [
     "{% for i in range(99999) %}{% for j in range(99999) %}aaaaaaaaaaaa{% endfor %}{% endfor %}",
     "{{ 'aaaaaaaaaa'" + "|replace('a','aaaaaaaaaa')" * 11 + " }}",
     "{{ problem" + "|replace('P','PPPPPPPPPP')" * 11 + " }}",
-    "{% set x %}" + "{% for i in range(99999) %}" * 2 + "a" * 99 + "{% endfor %}" * 2 + "{% endset %}{{ x|length }}",
+    "{% set x %}"
+    + "{% for i in range(99999) %}" * 2
+    + "a" * 99
+    + "{% endfor %}" * 2
+    + "{% endset %}{{ x|length }}",
     "{{ lipsum(n=100000) }}",
     "{{ cycler.__init__ }}{{ joiner }}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
@@ -183,7 +187,10 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_templates(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts, "SECONDS", 0.3)
-    before, limits = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrlimit(resource.RLIMIT_AS)
+    before, limits = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        resource.getrlimit(resource.RLIMIT_AS),
+    )
     began = time.monotonic()
     with watched() as seen, pytest.raises(BuildError, match="p.jinja"):
         rendered(tmp_path, text)

@@ -10,11 +10,11 @@ import base64
 import json
 import lzma
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from itertools import pairwise
@@ -56,6 +56,8 @@ SIZES = {
 }  # fmt: skip
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 END = 151645  # <|im_end|>
+FEW = 4000
+"""Tokens of a small tokenizer: the first of Qwen's, which hold all bytes."""
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -210,6 +212,14 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with few tokens, for tests that only need some tokenizer: it loads ten times as fast."""
+    folder = tmp_path_factory.mktemp("small")
+    write_config(folder, write_tokenizer(folder, FEW))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def renderer(qwen: Path) -> Renderer:
     return Renderer(qwen)
 
@@ -224,7 +234,8 @@ def test_values_are_the_tutorials() -> None:
         "method": "lora", "r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": TARGETS,
     }  # fmt: skip
     assert recipe["training"] == {
-        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": "linear", "batch_size": 4, "log_steps": 10, "seed": 42,
+        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": "linear", "batch_size": 4, "log_steps": 10,
+        "seed": 42,
     }  # fmt: skip
     assert recipe["execution"] == {"micro_batch": 1, "gradient_checkpointing": True, "save_steps": 100}
     assert recipe["deepspeed"] == {"zero_stage": 2}
@@ -279,8 +290,8 @@ def test_other_data_is_refused(folder: Path) -> None:
 # --- the prompt -------------------------------------------------------------------------------------------
 
 
-def test_an_rows_are_the_templates_own_rendering(folder: Path, qwen: Path) -> None:
-    _, counts = made(folder, STAND_INS, qwen)
+def test_an_rows_are_the_templates_own_rendering(folder: Path, small: Path) -> None:
+    _, counts = made(folder, STAND_INS, small)
     assert (counts["rows"], counts["dropped"], counts["truncated"]) == (len(STAND_INS), 0, 0)
     found = [json.loads(line) for line in (folder / "rows/rows.jsonl").read_text("utf-8").splitlines()]
     assert {row["rendered"] for row in found} == {row["instruction"] for row in STAND_INS}
@@ -289,39 +300,39 @@ def test_an_rows_are_the_templates_own_rendering(folder: Path, qwen: Path) -> No
         assert {"problem": problem, "question": question, "options": options} in prompts
 
 
-TAMPERED: list[tuple[Callable[[str], str], str]] = [
-    (lambda text: text.removesuffix("\n"), "not what logic.jinja makes"),
-    (lambda text: text + "\n", ""),  # a line more belongs to the last option: still the template's own
-    (lambda text: "\n" + text, "not what logic.jinja makes: at character 0"),
-    (lambda text: text.replace("闭世界假设，", "闭世界假设,"), "not what logic.jinja makes: at character"),
-    (lambda text: text.replace("最后一行的格式", "最后一行格式"), "not what logic.jinja makes: at character"),
-    (lambda text: text.replace("### 问题:", "### 问题："), "instruction: does not match"),
-    (lambda text: text.replace("\n\n### 题目", "\n### 题目"), "instruction: does not match"),
-    (lambda text: text.replace("A. ", "A．"), "instruction: does not match"),
-    (lambda text: text.replace("\n", "\r\n"), "instruction: does not match"),
+OTHER_TEXT, NO_MATCH = "not what logic.jinja makes: at character", "instruction: does not match"
+TAMPERED = [  # (regular expression, replacement, message)
+    (r"\n\Z", "", OTHER_TEXT),
+    (r"\A", "\n", OTHER_TEXT),
+    ("闭世界假设，", "闭世界假设,", OTHER_TEXT),
+    ("最后一行的格式", "最后一行格式", OTHER_TEXT),
+    ("### 问题:", "### 问题：", NO_MATCH),
+    ("\n\n### 题目", "\n### 题目", NO_MATCH),
+    (r"A\. ", "A．", NO_MATCH),
+    ("\n", "\r\n", NO_MATCH),
 ]
 
 
-@pytest.mark.parametrize(("edit", "message"), TAMPERED)
+@pytest.mark.parametrize(("pattern", "replacement", "message"), TAMPERED)
 def test_a_tampered_instruction_is_refused(
-    folder: Path, qwen: Path, edit: Callable[[str], str], message: str
+    folder: Path, small: Path, pattern: str, replacement: str, message: str
 ) -> None:
-    records = [STAND_INS[0], record(edit(STAND_INS[1]["instruction"]))]
-    if not message:
-        assert made(folder, records, qwen)[1]["rows"] == 2
-        return
+    text = STAND_INS[1]["instruction"]
+    tampered = re.sub(pattern, replacement, text)
+    assert tampered != text
     with pytest.raises(BuildError, match=message):
-        made(folder, records, qwen)
+        made(folder, [STAND_INS[0], record(tampered)], small)
 
 
-def test_text_in_the_input_column_is_refused(folder: Path, qwen: Path) -> None:
+def test_text_in_the_input_column_is_refused(folder: Path, small: Path) -> None:
     with pytest.raises(BuildError, match=r"ana\.json:1: input: has text"):
-        made(folder, [record(STAND_INS[0]["instruction"], input="还有")], qwen)
+        made(folder, [record(STAND_INS[0]["instruction"], input="还有")], small)
 
 
 # --- the model --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers
 def test_target_modules_are_qwen2_7bs(qwen: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -417,12 +428,12 @@ def test_the_longest_an_row_fits_and_a_longer_one_is_left_out_and_counted(
 
 
 def write_tiny_model(folder: Path) -> None:
-    """Random weights of Qwen2's architecture with fewer key than query heads, and Qwen's first 4000 tokens."""
+    """Random weights of Qwen2's architecture with fewer key than query heads, and Qwen's first tokens."""
     import torch
     from transformers import Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    first = write_tokenizer(folder, 4000)
+    first = write_tokenizer(folder, FEW)
     sizes = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "vocab_size": first + 3, "tie_word_embeddings": False,
@@ -437,10 +448,13 @@ def write_tiny_model(folder: Path) -> None:
 def write_stand_ins(folder: Path) -> dict[str, Path]:
     """Twelve `an` rows, and four problems without answers: out of order, two of them with the same text."""
     test = [
-        {"problem": ASKED[i][0], "questions": [{"question": ASKED[q][1], "options": ASKED[q][2]} for q in questions],
-         "id": f"round1_test_data_{number:03d}"}
+        {
+            "problem": ASKED[i][0],
+            "questions": [{"question": ASKED[q][1], "options": ASKED[q][2]} for q in questions],
+            "id": f"round1_test_data_{number:03d}",
+        }
         for number, i, questions in ((10, 0, [0]), (2, 1, [1, 0, 2]), (11, 0, [0]), (0, 4, [4, 1]))
-    ]  # fmt: skip
+    ]
     folder.mkdir()
     texts = {
         "ana.json": json.dumps(STAND_INS * 2, ensure_ascii=False),

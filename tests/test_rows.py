@@ -60,7 +60,12 @@ def test_no_rows_and_equal_ids(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no rows; nothing to build from"):
         made(tmp_path, [])
     with pytest.raises(BuildError, match=r":3: id 'a' was already used in line 1"):
-        made(tmp_path, [{"text": "x", "n": "a"}, {"text": "x", "n": "b"}, {"text": "y", "n": "a"}], **COLUMNS, id="n")
+        made(
+            tmp_path,
+            [{"text": "x", "n": "a"}, {"text": "x", "n": "b"}, {"text": "y", "n": "a"}],
+            **COLUMNS,
+            id="n",
+        )
 
 
 def problem(number: int, id: str | None, text: str = "") -> dict[str, Any]:

@@ -31,7 +31,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def test_a_quiet_file_is_read_once(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_file_is_read_once(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "RACY_NS", -1)
     path, cache = tmp_path / "data", tmp_path / "new/cache.sqlite"
     path.write_bytes(b"one")
@@ -75,9 +77,7 @@ def test_a_cache_that_cannot_be_used(tmp_path: Path, kind: str, monkeypatch: pyt
     else:
         source_digest(path, cache)
         real = sqlite3.connect  # root may write anything, so SQLite itself is told
-        monkeypatch.setattr(
-            sqlite3, "connect", lambda p, **kw: real(f"file:{p}?mode=ro", uri=True, **kw)
-        )
+        monkeypatch.setattr(sqlite3, "connect", lambda p, **kw: real(f"file:{p}?mode=ro", uri=True, **kw))
         path.write_bytes(b"changed")
     for _ in range(2):
         assert source_digest(path, cache) == sha(path.read_bytes())

@@ -62,6 +62,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"operator {operator} works on numbers only, and ** not at all")
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Never let `str.format` through, not even Jinja's guarded one: a width fills the memory."""
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, _TYPES) and attr not in _METHODS:
             return False
@@ -101,7 +104,7 @@ class PromptTemplate:
             reason = "not compiled in time" if isinstance(error, TimeoutError) else error.strerror
             raise BuildError(f"{self.path}: {reason}; simplify or correct the template") from None
         except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-            raise BuildError(f"{self.path}: not a template ({error or type(error).__name__})") from None
+            raise BuildError(f"{self.path}: not a template ({str(error) or type(error).__name__})") from None
 
     def _refuse_loading(self, tree: nodes.Template) -> None:
         for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
@@ -172,7 +175,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     began = time.monotonic()
     previous = signal.signal(signal.SIGALRM, expired)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         try:
             yield

@@ -96,7 +96,7 @@ class Renderer:
         except TimeoutError:
             raise BuildError(f"the model's chat template: not finished after {SECONDS:g} s") from None
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
-            raise BuildError(f"the model's chat template: {error or type(error).__name__}") from None
+            raise BuildError(f"the model's chat template: {str(error) or type(error).__name__}") from None
         bos = self.tokenizer.bos_token
         if bos and text.startswith(bos + bos):
             raise BuildError(f"the model's chat template: it begins with {bos!r} twice")

@@ -1,0 +1,193 @@
+"""shards: token rows within the recipe's limits, counted, and read back as written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workflow.errors import BuildError
+from workflow.products import shards
+from workflow.rendering import Renderer
+from workflow.store.build import Job
+from workflow.tokens import ROWS, read_rendering, read_rows
+
+TINY = Path(__file__).parent.parent / "recipes/models/tiny-qwen2"
+TEMPLATE = "{% block user %}{{ text }}{% endblock %}{% block assistant %}{{ answer }}{% endblock %}"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Renderer:
+    return Renderer(TINY)
+
+
+@pytest.fixture(autouse=True)
+def _one_tokenizer(loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "Renderer", lambda folder: loaded)
+
+
+def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
+    return {
+        "id": f"r{number:03d}",
+        "prompt": {"text": text},
+        "target": {"answer": answer},
+        "rendered": rendered,
+    }
+
+
+def job(tmp_path: Path, rows: list[dict[str, Any]], split: str, overflow: str, limits: Any) -> Job:
+    total, source, target = limits if isinstance(limits, tuple) else (limits, None, None)
+    for name in ("rows", "out"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "rows/rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "p.jinja").write_text(TEMPLATE)
+    chosen = {
+        "split": split, "overflow": overflow,
+        "max_length": total, "max_source_length": source, "max_target_length": target,
+    }  # fmt: skip
+    inputs = {"rows": tmp_path / "rows", "tokenizer": TINY}
+    return Job(chosen, inputs, {"template": tmp_path / "p.jinja"}, tmp_path / "out", tmp_path)
+
+
+def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",
+         limits: Any = 10_000) -> tuple[dict[str, Any], list[Any]]:  # fmt: skip
+    counts = shards.make(job(tmp_path, rows, split, overflow, limits))
+    return counts, list(read_rows(tmp_path / "out"))
+
+
+def tokens(loaded: Renderer, text: str) -> int:
+    return len(loaded.encode([text], ["r"])[0])
+
+
+def overhead(loaded: Renderer) -> int:
+    """Tokens of the chat around the user's text."""
+    return tokens(loaded, loaded.text([{"role": "user", "content": ""}], "r").prompt)
+
+
+def test_mask_and_counts(tmp_path: Path, loaded: Renderer) -> None:
+    counts, [one] = made(tmp_path, [row(1, "小明", "答案是：A")])
+    text = "<|im_start|>user\n小明<|im_end|>\n<|im_start|>assistant\n"
+    decode = loaded.backend.decode
+    assert decode(one.input_ids[: one.prompt_tokens].tolist(), skip_special_tokens=False).endswith(text)
+    labels = one.input_ids[one.trained == 1].tolist()
+    assert decode(labels, skip_special_tokens=False) == "答案是：A<|im_end|>"
+    assert one.trained.tolist() == [0] * one.prompt_tokens + [1] * len(labels)
+    assert counts == {
+        "rows": 1, "tokens": len(one.input_ids), "trained_tokens": len(labels), "longest": len(one.input_ids),
+        "dropped": 0, "truncated": 0, "cut_tokens": 0, "over_limit": 0,
+    }  # fmt: skip
+    assert read_rendering(tmp_path / "out").stop_token_ids == [418, 420]
+
+
+def test_error_names_the_row(tmp_path: Path, loaded: Renderer) -> None:
+    limit = overhead(loaded) + 3 + 2
+    made(tmp_path, [row(1, "一二三")], limits=limit)
+    with pytest.raises(BuildError, match=r"row r002: \d+ prompt and 2 answer tokens are over the limits"):
+        shards.make(job(tmp_path, [row(1, "一二三"), row(2, "一二三四")], "train", "error", limit))
+
+
+def test_drop(tmp_path: Path, loaded: Renderer) -> None:
+    rows = [row(1, "一二三"), row(2, "一二三四五六"), row(3, "一", "二二二二二二二")]
+    counts, found = made(tmp_path, rows, overflow="drop", limits=overhead(loaded) + 5)
+    assert [one.id for one in found] == ["r001"]
+    assert (counts["rows"], counts["dropped"], counts["truncated"]) == (1, 2, 0)
+
+
+def test_a_test_row_is_kept_whole_under_drop(tmp_path: Path, loaded: Renderer) -> None:
+    rows = [row(1, "一二三"), row(2, "一二三四五六七")]
+    counts, found = made(tmp_path, rows, "test", "drop", overhead(loaded) + 5)
+    assert [len(one.input_ids) - overhead(loaded) for one in found] == [3, 7]
+    assert (counts["rows"], counts["dropped"], counts["over_limit"], counts["trained_tokens"]) == (2, 0, 1, 0)
+
+
+LONG = [
+    "一二三四五六七八九十" * 3,
+    "𠮷𠮷𠮷𠮷𠮷𠮷𠮷𠮷",
+    "éèê 𠮷 ab  cd   \n\n ef",
+    "👩‍👩‍👧‍👦" * 3,
+    "a b c d e f g h i j",
+]
+
+
+@pytest.mark.parametrize("overflow", ["truncate_left", "truncate_right"])
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("room", [1, 4, 7, 8])
+@pytest.mark.parametrize("text", LONG)
+def test_truncation(
+    tmp_path: Path, loaded: Renderer, overflow: str, split: str, room: int, text: str
+) -> None:
+    answer = "答案是：A"
+    stop = tokens(loaded, answer) + 1 if split == "train" else 0
+    limit = overhead(loaded) + room + stop
+    try:
+        counts, [one] = made(tmp_path, [row(1, text, answer)], split, overflow, limit)
+    except BuildError as error:
+        assert "nothing of the user turn would be left" in str(error)
+        assert room == 1
+        return
+    assert len(one.input_ids) <= limit
+    assert counts["truncated"] == 1
+    assert counts["cut_tokens"] == overhead(loaded) + tokens(loaded, text) - one.prompt_tokens
+    prompt = loaded.backend.decode(one.input_ids[: one.prompt_tokens].tolist(), skip_special_tokens=False)
+    kept = prompt.rpartition("user\n")[2].partition("<|im_end|>")[0]
+    assert kept
+    assert text.endswith(kept) if overflow == "truncate_left" else text.startswith(kept)
+    labels = one.input_ids[one.trained == 1].tolist()
+    assert loaded.backend.decode(labels, skip_special_tokens=False) == (f"{answer}<|im_end|>" if stop else "")
+
+
+def test_an_answer_is_never_cut(tmp_path: Path, loaded: Renderer) -> None:
+    for limits in (overhead(loaded) + 3, (None, 1000, 4)):
+        with pytest.raises(BuildError, match="row r001: .* are over the limits|nothing of the user turn"):
+            made(tmp_path, [row(1, "一", "二" * 40)], "train", "truncate_right", limits)
+
+
+def test_source_and_target_limits(tmp_path: Path, loaded: Renderer) -> None:
+    limits = (None, overhead(loaded) + 2, 3)
+    counts, found = made(tmp_path, [row(1, "一二三四"), row(2, "一")], "train", "truncate_right", limits)
+    assert [one.prompt_tokens - overhead(loaded) for one in found] == [2, 1]
+    assert (counts["truncated"], counts["cut_tokens"]) == (1, 2)
+
+
+def test_the_sources_own_prompt(tmp_path: Path) -> None:
+    made(tmp_path, [row(1, "same text", rendered="same text")])
+    message = (
+        r"row r001: the source's own prompt is not what p.jinja makes: at character 7 it has 'same text'"
+    )
+    with pytest.raises(BuildError, match=message):
+        shards.make(job(tmp_path, [row(1, "same test", rendered="same text")], "train", "error", 100))
+
+
+def test_no_row_left(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="every one of 2 rows is over the limits"):
+        made(tmp_path, [row(1, "一"), row(2, "二")], overflow="drop", limits=1)
+
+
+def test_several_shards_and_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(i, "一二三"[: i % 4]) for i in range(11)]
+    _, whole = made(tmp_path / "a" if (tmp_path / "a").mkdir() is None else tmp_path, rows)
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 4)
+    bodies = []
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+        _, found = made(tmp_path / name, rows)
+        assert [one.id for one in found] == [r["id"] for r in rows]
+        for one, other in zip(whole, found, strict=True):
+            assert np.array_equal(one.input_ids, other.input_ids)
+            assert np.array_equal(one.trained, other.trained)
+            assert one.prompt_tokens == other.prompt_tokens
+        out = tmp_path / name / "out"
+        bodies.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert bodies[0] == bodies[1]
+    assert sum(name.endswith(".safetensors") for name in bodies[0]) == 3
+    index = out / ROWS
+    index.write_text(index.read_text().replace('"tokens": ', '"tokens": 1'))
+    with pytest.raises(BuildError, match="does not fit its shard"):
+        list(read_rows(out))
+    lines = (tmp_path / "b/out" / ROWS).read_text().splitlines(keepends=True)
+    index.write_text("".join([*lines[:4], lines[3], *lines[4:]]))
+    with pytest.raises(BuildError, match="does not fit its shard"):
+        list(read_rows(out))
