@@ -52,7 +52,7 @@ localrules:
 rule all:
     """The demo, or every recipe of a folder that has no demo."""
     input:
-        default_targets(),
+        default_targets,
 
 
 include: "rules/publish.smk"

@@ -519,11 +519,11 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     weight_map = {f"{name}.weight": file for file, held in shards.items() for name in held}
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (base / "config.json").write_text("{}")
-    keys = [(f"base_model.model.{name}.lora_{key}.weight", key) for name in names for key in "AB"]
+    keys = [(f"base_model.model.{name}.lora_{key}.weight", key) for name in names[::2] for key in "AB"]
     lora = {name: factors[key].clone() for name, key in keys}
     save_file(lora, adapter / "adapter_model.safetensors")
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 16}')
     command = [sys.executable, "-c", MEASURE, base, adapter, out]
     merged, growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert int(merged) == 36
+    assert int(merged) == 18
     assert int(growth) < 150  # MB; the model has 604, a file 151

@@ -18,8 +18,10 @@ from workflow.errors import BuildError
 from workflow.prompts import PromptTemplate, memory_limit, time_limit
 
 ROW: dict[str, Any] = {
-    "id": "r1", "prompt": {"problem": "P", "options": ["x", "y"], "table": {"k": 1}}, "target": {"answer": "A"},
-}  # fmt: skip
+    "id": "r1",
+    "prompt": {"problem": "P", "options": ["x", "y"], "table": {"k": 1}},
+    "target": {"answer": "A"},
+}
 WATCHED = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "open")
 _seen: list[tuple[str, Any]] | None = None
 
@@ -62,7 +64,8 @@ def test_messages(tmp_path: Path) -> None:
 {{ "ABC"[loop.index0] }}. {{ o.strip() }}
 {% endfor %}
 {% endblock %}
-{% block assistant %}{{ answer }} of {{ table.k }}{% for k, v in table.items() %}{{ k }}{% endfor %}{% endblock %}"""
+{% block assistant %}
+{{ answer }} of {{ table.k }}{% for k, v in table.items() %}{{ k }}{% endfor %}{% endblock %}"""
     one = template(tmp_path, text)
     assert one.messages(ROW, answer=True) == [
         {"role": "system", "content": "S"},

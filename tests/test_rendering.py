@@ -22,8 +22,10 @@ ROOT = Path(__file__).parent.parent
 TINY = ROOT / "recipes/models/tiny-qwen2"
 DATA = Path(__file__).parent / "data"
 MESSAGES = [
-    {"role": "system", "content": "S"}, {"role": "user", "content": "你好\n"}, {"role": "assistant", "content": "答案是：A"},
-]  # fmt: skip
+    {"role": "system", "content": "S"},
+    {"role": "user", "content": "你好\n"},
+    {"role": "assistant", "content": "答案是：A"},
+]
 CHAT = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你好\n<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -166,7 +168,10 @@ def test_an_empty_answer(tiny: Renderer) -> None:
         tiny.text([*MESSAGES[:2], {"role": "assistant", "content": ""}], "r")
 
 
-LOOP = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ CONTENT }}END{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+LOOP = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ CONTENT }}END{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,6 +20,10 @@ from workflow.store.records import Manifest, Receipt, key_of
 from workflow.store.store import MANIFEST, Store
 
 ROOT = Path(__file__).parents[1]
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Dry runs are forked from a process that has imported Snakemake, which takes longer than they do."""
+FORKS.set_forkserver_preload(["snakemake.cli", "workflow.settle", "workflow.show", "workflow.schemas"])
 
 BASE = """\
 dataset: {train: {path: data/base.jsonl, format: round1}}
@@ -88,7 +93,26 @@ class Folder:
 
     def planned(self, *targets: str) -> dict[str, int]:
         """Rule -> number of jobs that `snakemake -n` would run."""
-        return jobs(self.build("-n", *targets))
+        printed = self.root / ".planned.txt"
+        process = FORKS.Process(target=_dry_run, args=(self.root, targets, printed, environment()))
+        process.start()
+        process.join()
+        assert process.exitcode == 0, printed.read_text()
+        return jobs(printed.read_text())
+
+
+def _dry_run(root: Path, targets: tuple[str, ...], printed: Path, environment: dict[str, str]) -> None:
+    """Run the command line `snakemake -n <targets>` in this fresh process; exits with its status."""
+    from snakemake.cli import main
+
+    os.chdir(root)
+    os.environ.clear()
+    os.environ.update(environment)
+    with printed.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.path.insert(0, str(root))  # as `python -m snakemake` does
+    main(["-n", *targets])
 
 
 def command(*arguments: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from workflow.errors import BuildError
 from workflow.models import TOKENIZER, WEIGHTS
+from workflow.progress import EVERY, duration, say
 from workflow.recipe import load_recipe, yaml12
 from workflow.recipe.training import UNPINNED
 from workflow.store.files import write_atomic
@@ -32,7 +34,28 @@ def fetch(repository: str, revision: str, weights: bool) -> Path:
 
     patterns = [*TOKENIZER, *(WEIGHTS if weights else ())]
     with _one_line(repository, revision):
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, tqdm_class=_progress_lines(repository)
+        )
+    return Path(folder)
+
+
+def _progress_lines(repository: str) -> Any:
+    """A tqdm class that says a line now and then where tqdm would redraw its bar."""
+    from huggingface_hub.utils import tqdm
+
+    class Lines(tqdm):  # type: ignore[misc]
+        shown = 0.0
+
+        def display(self, *arguments: Any, **options: Any) -> None:
+            now = time.monotonic()
+            if self.total and (now - self.shown >= EVERY or self.n >= self.total):
+                type(self).shown = now
+                rate = self.format_dict["rate"]
+                left = f", about {duration((self.total - self.n) / rate)} left" if rate else ""
+                say(f"{repository}: {self.n:,.0f} of {self.total:,.0f} {self.unit}{left}")
+
+    return Lines
 
 
 def lock(path: Path) -> str:

@@ -1,7 +1,8 @@
 """adapter: the trained weights, by transformers, PEFT and DeepSpeed.
 
-This process holds the lock, prepares, starts the ranks (several by torchrun) and waits; `workflow.training.program` trains. The
-work folder is the key's own, so an interrupted training is continued by the same training only.
+This process holds the lock, prepares, starts the ranks (several by torchrun) and waits;
+`workflow.training.program` trains. The work folder is the key's own, so an interrupted training is
+continued by the same training only.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _processes(job: Job, execution: Execution) -> int:
 def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spec:
     for other in job.work.glob("world-*"):
         if other != folder:
-            say(f"adapter: checkpoints of another world size ({other.name}) are not used, training starts anew")
+            say(f"adapter: checkpoints of another world size ({other.name}) are not used, it starts anew")
     resume = newest_whole(folder)
     if resume:
         say(f"adapter: continues from {resume.name}")
@@ -89,7 +90,9 @@ def _launch(spec: Spec, processes: int, job: Job) -> None:
     spec.write(path)
     spec.error.unlink(missing_ok=True)
     spec.progress.write_text("")
-    child = subprocess.Popen(_command(path, processes), env=_environment(job, processes), preexec_fn=die_with_parent)
+    child = subprocess.Popen(
+        _command(path, processes), env=_environment(job, processes), preexec_fn=die_with_parent
+    )
     shown = 0
     try:
         while child.poll() is None:
@@ -100,7 +103,9 @@ def _launch(spec: Spec, processes: int, job: Job) -> None:
         child.wait()
     _relay(spec.progress, shown)
     if child.returncode:
-        reason = spec.error.read_text().strip() if spec.error.exists() else f"a rank ended with {child.returncode}"
+        reason = (
+            spec.error.read_text().strip() if spec.error.exists() else f"a rank ended with {child.returncode}"
+        )
         raise BuildError(f"training stopped: {reason}")
 
 

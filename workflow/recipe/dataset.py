@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from workflow.patterns import named_groups
 from workflow.recipe.leaf import SOURCE, Section, leaf
 
 FIELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -22,6 +23,12 @@ class Parse(Section):
         "`options` is split into its lines, whose letters (`A. `) are taken off.",
         min_length=1,
     )
+
+    @model_validator(mode="after")
+    def _pattern_has_names(self) -> Parse:
+        if not named_groups(self.pattern):
+            raise ValueError("the pattern needs at least one named group: (?P<question>...)")
+        return self
 
 
 class SourceFile(Section):
@@ -125,7 +132,7 @@ class Prompt(Section):
         of=("shards",),
         description="What happens to a training row over a limit: stop, leave the row out, or cut the "
         "beginning or the end of its last user message; the answer is never cut. Always counted. "
-        "A test row is never dropped: over the limit it is cut or is an error.",
+        "A test row is never left out: `drop` keeps it whole and counts it.",
     )
 
     @model_validator(mode="after")

@@ -128,6 +128,8 @@ def check_target_modules(folder: Path, targets: str | Sequence[str]) -> None:
 def save_model(spec: Spec, trainer: Any) -> None:
     """Write the trained weights to `spec.out`, without what differs between two equal runs."""
     out, temporary = Path(spec.out), Path(spec.folder) / "final"
+    if not spec.slice["deepspeed"] and not isinstance(_tuning(spec), Lora):
+        trainer.model.to(getattr(torch, spec.slice["model"]["dtype"]))  # trained in float32, see load_model
     trainer.save_model(str(temporary))  # a collective: ZeRO-3 gathers here
     if int(os.environ.get("RANK", "0")):
         return

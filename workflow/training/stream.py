@@ -16,7 +16,9 @@ IGNORED = -100
 
 def order(rows: int, epochs: int, seed: int) -> list[int]:
     """Positions of rows sorted by id, as one stream: a fresh permutation per epoch (PCG64)."""
-    permutations = [np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows) for epoch in range(epochs)]
+    permutations = [
+        np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows) for epoch in range(epochs)
+    ]
     return [int(position) for permutation in permutations for position in permutation]
 
 

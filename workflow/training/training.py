@@ -28,6 +28,7 @@ from workflow.zero import deepspeed_config
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 RANK = int(os.environ.get("RANK", "0"))
+LOGGED = ("step", "loss", "grad_norm", "learning_rate")
 
 
 def train(spec: Spec) -> None:
@@ -39,7 +40,7 @@ def train(spec: Spec) -> None:
     training = Training.model_validate(spec.slice["training"])
     rows = list(read_rows(Path(spec.shards)))
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed's buckets are 800 MB, made per step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed makes buckets of 800 MB per step
     set_seed(training.seed)
     steps = optimizer_steps(len(rows), training.epochs, training.batch_size)
     check_targets(spec)
@@ -56,7 +57,7 @@ def train(spec: Spec) -> None:
         data_collator=Collator(read_rendering(Path(spec.shards)).pad_token_id),
     )
     if not trainer.model_accepts_loss_kwargs:
-        raise BuildError("this architecture does not average its loss over all tokens of a batch in transformers")
+        raise BuildError("transformers does not average this architecture's loss over all tokens of a batch")
     trainer.add_callback(_Watch(spec, trainer, steps))
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=spec.resume)
@@ -166,7 +167,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         """A loss that is not a number ends the training."""
         if logs and "loss" in logs:
             if not math.isfinite(logs["loss"]):
-                raise BuildError(f"the loss is {logs['loss']} at step {state.global_step}; lower the learning rate")
+                where = f"{logs['loss']} at step {state.global_step}"
+                raise BuildError(f"the loss is {where}; lower the learning rate")
             self.loss = f", loss {logs['loss']:.3f}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -203,7 +205,7 @@ def _finish(spec: Spec, trainer: Trainer, training: Training, rows: list[TokenRo
     history = [line for line in trainer.state.log_history if "loss" in line]
     with (out / "loss.jsonl").open("w") as file:
         for line in history:
-            kept = {name: line[name] for name in ("step", "loss", "grad_norm", "learning_rate") if name in line}
+            kept = {name: line[name] for name in LOGGED if name in line}
             passed = min(line["step"] * training.batch_size, training.epochs * len(rows))
             kept["epoch"] = round(passed / len(rows), 4)
             file.write(json.dumps(kept, sort_keys=True) + "\n")
