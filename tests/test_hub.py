@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -159,6 +160,11 @@ def test_a_commit_that_looks_like_a_number_is_quoted(recipe: Path) -> None:
 def test_only_a_hub_model_can_be_locked(recipe: Path) -> None:
     recipe.write_text(RECIPE.replace("  revision: unpinned    # unpinned until locked\n", ""))
     assert "nothing to lock" in message(hub.lock, recipe)
+
+
+def test_fetch_shows_progress(server: type[Handler], capfd: pytest.CaptureFixture[str]) -> None:
+    hub.fetch("org/name", COMMIT, weights=True)
+    assert re.search(r"^org/name: \S+ of \S+ ", capfd.readouterr().err, re.MULTILINE)
 
 
 def test_fetch_takes_what_is_needed_and_no_pickle(server: type[Handler]) -> None:
