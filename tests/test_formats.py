@@ -194,8 +194,8 @@ def test_alpaca_that_does_not_parse() -> None:
     with pytest.raises(BadRow, match="options do not begin with `A. ` but with 'B. x'"):
         parsed("B. x\n", "", r"(?s)(?P<options>.*)")
     assert parsed("x", "", r"(?P<a>x)|(?P<b>y)").prompt == {"a": "x", "b": ""}
-    with pytest.raises(BuildError, match="parse.pattern: not a valid RE2 pattern"):
-        parsed("x", "", r"(?=x)")
+    with pytest.raises(ValueError, match="not a valid RE2 pattern"):
+        Parse(field="instruction", pattern=r"(?=x)")
 
 
 def test_patterns() -> None:
