@@ -78,8 +78,10 @@ def job(
 
 def spec(tmp_path: Path, **changes: Any) -> Spec:
     given: dict[str, Any] = {
-        "slice": {"deepspeed": None}, "shards": "", "model": "", "out": "", "folder": str(tmp_path), "resume": None,
-        "micro_batch": 4, "accumulation": 1, "gradient_checkpointing": False, "save_steps": 1, "keep_checkpoints": 1,
+        "slice": {"deepspeed": None}, "shards": "", "model": "", "out": "",
+        "folder": str(tmp_path), "resume": None,
+        "micro_batch": 4, "accumulation": 1, "gradient_checkpointing": False, "save_steps": 1,
+        "keep_checkpoints": 1,
     }  # fmt: skip
     return Spec(**(given | changes))
 
@@ -284,7 +286,8 @@ def start(job: Job) -> subprocess.Popen[str]:
     """Train in a process of its own, as Snakemake's job does."""
     path = job.work.parent / "job.pickle"
     path.write_bytes(pickle.dumps(job))
-    code = "import pickle, sys; from workflow.products.adapter import make; make(pickle.load(open(sys.argv[1], 'rb')))"
+    code = "import pickle, sys; from workflow.products.adapter import make; "
+    code += "make(pickle.load(open(sys.argv[1], 'rb')))"
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(
         [sys.executable, "-c", code, str(path)],

@@ -1,4 +1,4 @@
-"""Builds by real Snakemake: names and mistakes that must end in one clear message, and cheap products made."""
+"""Builds by real Snakemake: wrong names and mistakes end in one clear message; cheap products are made."""
 
 from __future__ import annotations
 
@@ -57,17 +57,39 @@ def test_a_wrong_name_is_said_in_one_line(place: Folder, target: str, message: s
 
 
 MISTAKES: list[tuple[str, str, str]] = [
-    ("train: {path: data/train.jsonl", "train: {path: data/gone.jsonl", r"recipes/data/gone\.jsonl: no such file"),
-    ("train.jsonl,", f"train.jsonl, sha256: {'ab' * 32},", r"recipes/data/train\.jsonl: SHA-256 is [0-9a-f]{64}, but "),
-    ("gone.jsonl,", f"gone.jsonl, sha256: {'ab' * 32},", r"gone\.jsonl: no such file; put the file with SHA-256 (ab){32}"),
-    ("lora_alpha", "lora_aplha", r"recipes/small\.yaml:6:\d+: tuning\.lora_aplha: unknown key; did you mean lora_alpha"),
+    (
+        "train: {path: data/train.jsonl",
+        "train: {path: data/gone.jsonl",
+        r"recipes/data/gone\.jsonl: no such file",
+    ),
+    (
+        "train.jsonl,",
+        f"train.jsonl, sha256: {'ab' * 32},",
+        r"recipes/data/train\.jsonl: SHA-256 is [0-9a-f]{64}, but ",
+    ),
+    (
+        "gone.jsonl,",
+        f"gone.jsonl, sha256: {'ab' * 32},",
+        r"gone\.jsonl: no such file; put the file with SHA-256 (ab){32}",
+    ),
+    (
+        "lora_alpha",
+        "lora_aplha",
+        r"recipes/small\.yaml:6:\d+: tuning\.lora_aplha: unknown key; did you mean lora_alpha",
+    ),
     ("{recipe: small-base}", "{recipe: small}", r"recipes name each other in a circle: small -> small"),
-    ("{base: {recipe: small-base}, dtype: float32}", HUB, r"revision of Qwen/Qwen2-0\.5B is unpinned: run `tunemake lock"),
+    (
+        "{base: {recipe: small-base}, dtype: float32}",
+        HUB,
+        r"revision of Qwen/Qwen2-0\.5B is unpinned: run `tunemake lock",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
-def test_a_mistake_in_a_recipe_is_said_with_its_place(place: Folder, old: str, new: str, message: str) -> None:
+def test_a_mistake_in_a_recipe_is_said_with_its_place(
+    place: Folder, old: str, new: str, message: str
+) -> None:
     if "gone" in old:
         place.edit("small.yaml", "train.jsonl,", "gone.jsonl,")
     place.edit("small.yaml", old, new)
@@ -145,7 +167,10 @@ def predictions(place: Folder, answer: Callable[[str], list[str]]) -> str:
     receipt = place.store.built("rows", node.address)
     assert receipt
     rows = (place.store.folder("rows", receipt.key) / "rows.jsonl").read_text().splitlines()
-    draws = {row["id"]: [{"text": text, "finish_reason": "stop"} for text in answer(row["gold"])] for row in map(json.loads, rows)}
+    draws = {
+        row["id"]: [{"text": text, "finish_reason": "stop"} for text in answer(row["gold"])]
+        for row in map(json.loads, rows)
+    }
     return "".join(json.dumps({"id": id, "draws": texts}) + "\n" for id, texts in draws.items())
 
 

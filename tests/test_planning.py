@@ -62,11 +62,25 @@ def base_seed(place: Folder) -> None:
 
 
 EDITS: list[tuple[Callable[[Folder], None], dict[str, int]]] = [
-    (train_row, {**DATA, "adapter": 1, "merged": 1, "predictions": 2, **BEHIND_VOTES, "publish": 4, "publish_folder": 1}),
+    (
+        train_row,
+        {
+            **DATA,
+            "adapter": 1,
+            "merged": 1,
+            "predictions": 2,
+            **BEHIND_VOTES,
+            "publish": 4,
+            "publish_folder": 1,
+        },
+    ),
     (test_row, {**DATA, "predictions": 3, **BEHIND_VOTES, "publish": 4}),
     (voting, {**BEHIND_VOTES, "publish": 3}),
     (temperature, {"predictions": 1, **BEHIND_VOTES, "publish": 4}),
-    (base_seed, {"adapter": 2, "merged": 2, "predictions": 3, **BEHIND_VOTES, "publish": 4, "publish_folder": 1}),
+    (
+        base_seed,
+        {"adapter": 2, "merged": 2, "predictions": 3, **BEHIND_VOTES, "publish": 4, "publish_folder": 1},
+    ),
 ]
 
 
@@ -137,7 +151,10 @@ def test_everything_at_once_still_plans_nothing(built: Folder) -> None:
     for event in (how_it_runs, form, touch, lost_memory, lost_stamps, evicted):
         event(built)
     assert built.planned(*TARGETS) == {}
-    assert built.planned("results/small/merged") == {"merged": 1, "publish_folder": 1}  # asked for: made again
+    assert built.planned("results/small/merged") == {
+        "merged": 1,
+        "publish_folder": 1,
+    }  # asked for: made again
 
 
 def test_a_copied_recipe_shares_what_it_does_not_change(built: Folder) -> None:
@@ -168,5 +185,12 @@ def test_a_forgotten_product_is_planned_again(built: Folder) -> None:
         cwd=built.root, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert run.stdout.count("removed ") == 3  # receipt, stamp, folder
-    expected = {"adapter": 1, "merged": 1, "predictions": 2, **BEHIND_VOTES, "publish": 4, "publish_folder": 1}
+    expected = {
+        "adapter": 1,
+        "merged": 1,
+        "predictions": 2,
+        **BEHIND_VOTES,
+        "publish": 4,
+        "publish_folder": 1,
+    }
     assert built.planned(*TARGETS) == expected

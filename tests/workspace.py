@@ -1,4 +1,4 @@
-"""A user's folder for tests: the real Snakefile, rules and profile, small recipes, and Snakemake run in it."""
+"""A user's folder for tests: the real Snakefile, rules and profile, small recipes, Snakemake run in it."""
 
 from __future__ import annotations
 
@@ -160,7 +160,9 @@ def _head(source: str, target: Path, lines: int) -> None:
         target.write_text("".join(line for line, _ in zip(file, range(lines), strict=False)))
 
 
-def pretend(place: Folder, recipe: str, contents: dict[str, str] | None = None, leave: tuple[str, ...] = ()) -> None:
+def pretend(
+    place: Folder, recipe: str, contents: dict[str, str] | None = None, leave: tuple[str, ...] = ()
+) -> None:
     """Write every product of a recipe that is not built into the store as if it had been made.
 
     Args:

@@ -46,6 +46,14 @@ _FILTERS = frozenset(
 )
 
 
+class Expired(BaseException):
+    """Time is up. No Exception, so that nothing in the block takes it for an error of its own and goes on."""
+
+
+TIME_IS_UP = (TimeoutError, Expired)
+"""What to catch around `time_limit`: the alarm may ring while the block is being left, outside its reach."""
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, less what could exhaust the machine or vary between two runs."""
 
@@ -100,8 +108,10 @@ class PromptTemplate:
                 return environment.from_string(text)
         except TemplateSyntaxError as error:
             raise BuildError(f"{self.path}:{error.lineno}: {error.message}") from None
-        except OSError as error:
-            reason = "not compiled in time" if isinstance(error, TimeoutError) else error.strerror
+        except (OSError, Expired) as error:
+            reason = (
+                error.strerror if isinstance(error, OSError) and error.strerror else "not compiled in time"
+            )
             raise BuildError(f"{self.path}: {reason}; simplify or correct the template") from None
         except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
             raise BuildError(f"{self.path}: not a template ({str(error) or type(error).__name__})") from None
@@ -140,7 +150,7 @@ class PromptTemplate:
             text.encode()  # a lone surrogate is no text
         except UndefinedError as error:
             raise BuildError(f"{place}: {error.message}; it may use {', '.join(sorted(fields))}") from None
-        except TimeoutError:
+        except TIME_IS_UP:
             raise BuildError(f"{place}: not finished after {SECONDS:g} s; simplify the template") from None
         except (MemoryError, OverflowError):
             raise BuildError(f"{place}: makes too much text; simplify the template") from None
@@ -159,10 +169,6 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
         yield piece
 
 
-class _Expired(BaseException):
-    """No Exception, so that nothing in the block takes it for an error of its own and goes on."""
-
-
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in the block after `seconds` (main thread only: it uses SIGALRM).
@@ -171,7 +177,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
 
     def expired(signum: int, frame: object) -> None:
-        raise _Expired
+        raise Expired
 
     began = time.monotonic()
     previous = signal.signal(signal.SIGALRM, expired)
@@ -181,7 +187,7 @@ def time_limit(seconds: float) -> Iterator[None]:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)  # one that fires just now is caught below
-    except _Expired:
+    except Expired:
         raise TimeoutError from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

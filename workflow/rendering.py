@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import BuildError
-from workflow.prompts import SECONDS, Message, memory_limit, time_limit
+from workflow.prompts import SECONDS, TIME_IS_UP, Message, memory_limit, time_limit
 from workflow.store.files import read_json
 from workflow.tokens import Rendering
 
@@ -93,7 +93,7 @@ class Renderer:
                         messages, tokenize=False, add_generation_prompt=open_turn
                     )
                 )
-        except TimeoutError:
+        except TIME_IS_UP:
             raise BuildError(f"the model's chat template: not finished after {SECONDS:g} s") from None
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
             raise BuildError(f"the model's chat template: {str(error) or type(error).__name__}") from None
