@@ -54,9 +54,7 @@ class Chain:
     @property
     def text(self) -> str:
         """The chain in words, without the person's name: what makes two puzzles equal."""
-        steps = "，".join(
-            f"第{ORDINALS[i]}步{op}{operand}" for i, (op, operand) in enumerate(self.steps)
-        )
+        steps = "，".join(f"第{ORDINALS[i]}步{op}{operand}" for i, (op, operand) in enumerate(self.steps))
         return f"从{self.start}开始，{steps}。"
 
     @property
