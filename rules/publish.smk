@@ -14,7 +14,8 @@ rule publish:
     log:
         "logs/publish/{recipe}/{name}.log",
     shell:
-        "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} --log {log:q}"
+        "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} "
+        "--stamp {input.stamp:q} --log {log:q}"
 
 
 rule publish_folder:
@@ -28,4 +29,5 @@ rule publish_folder:
     wildcard_constraints:
         name="|".join(FOLDERS),
     shell:
-        "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} --log {log:q}"
+        "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} "
+        "--stamp {input.stamp:q} --log {log:q}"

@@ -80,6 +80,7 @@ def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     publish = commands.add_parser("publish", help="show a product in results/ (called by the rule)")
     publish.add_argument("--recipe", required=True, help="recipe name")
     publish.add_argument("--name", required=True, help="name under results/<recipe>/")
+    publish.add_argument("--stamp", type=Path, required=True, help="stamp of the product")
     publish.add_argument("--log", type=Path, help="file for what is printed")
     publish.set_defaults(run=_publish)
 
@@ -107,7 +108,7 @@ def _publish(options: argparse.Namespace) -> None:
     from workflow.store.store import Store
 
     redirect(options.log)
-    publish(Store.here(), RESULTS / options.recipe, options.name)
+    publish(Store.here(), RESULTS / options.recipe, options.name, options.stamp)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -46,13 +46,15 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self.began = self.shown = time.monotonic()
         self.before: int | None = None
+        self.finished = False
 
     def reached(self, done: int, note: str = "") -> None:
         """Say that `done` units are finished, work found already done included."""
         now = time.monotonic()
         if self.before is None:
             self.before, self.began = done, now
-        if now - self.shown < EVERY and done < self.total:
+        finished, self.finished = self.finished, done >= self.total
+        if finished or (now - self.shown < EVERY and done < self.total):
             return
         self.shown = now
         left = self._left(done, now)

@@ -12,18 +12,18 @@ from workflow.errors import BuildError
 from workflow.settle import PUBLISHED
 from workflow.store.address import canonical
 from workflow.store.files import read_json, write_atomic
-from workflow.store.store import Store
+from workflow.store.store import Store, read_manifest
 
 
-def publish(store: Store, recipe: Path, name: str) -> Path:
-    """Show one product in the folder `recipe` (results/<recipe>) under `name`.
+def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
+    """Show the product of `stamp` in the folder `recipe` (results/<recipe>) under `name`.
 
-    The note in `.addresses/` says which address; the old file stays readable until the new one is whole.
+    The old file stays readable until the new one is whole.
 
     Raises:
         BuildError: The product is not built, or has no such file.
     """
-    product, address = (recipe / ".addresses" / name).read_text().split()
+    product, address = stamp.parent.name, stamp.stem
     receipt = store.built(product, address)
     if receipt is None:
         raise BuildError(f"{store.stamp(product, address)}: {product} is not in the store; build again")
@@ -34,9 +34,16 @@ def publish(store: Store, recipe: Path, name: str) -> Path:
     elif source.is_file():
         write_atomic(target, source.read_bytes())
     else:
-        raise BuildError(f"{target}: this recipe's {product} has no {name} (its rows belong to no groups)")
+        raise BuildError(f"{target}: this recipe's {product} has no {name}: {_absent(source)}")
     _note_built(store, recipe, name, {"product": product, "address": address, "key": receipt.key})
     return target
+
+
+def _absent(source: Path) -> str:
+    """Why a finished product does not have a file."""
+    if source.name in read_manifest(source.parent).files:
+        return f"{source} is gone; run `tunemake forget` on the product and build again"
+    return "its rows belong to no groups" if source.name == "submission.jsonl" else "it was not written"
 
 
 def _link(source: Path, target: Path) -> None:
