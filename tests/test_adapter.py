@@ -124,8 +124,43 @@ def test_a_stream_is_the_order_then_blank_rows() -> None:
     stream = Stream(rows, 1, 3, 4)
     assert len(stream) == 8
     assert [row.id if row else None for row in map(stream.__getitem__, range(8))] == [
-        *(rows[i].id for i in order(5, 1, 3)), None, None, None,
+        *(row.id for row in longest_first(rows, order(5, 1, 3))), None, None, None,
     ]  # fmt: skip
+
+
+def longest_first(rows: list[TokenRow], positions: list[int], size: int = 4) -> list[TokenRow]:
+    """Batches as they are, each with its longest rows first."""
+    batches = [positions[i : i + size] for i in range(0, len(positions), size)]
+    return [rows[i] for batch in batches for i in sorted(batch, key=lambda i: -len(rows[i].input_ids))]
+
+
+def test_a_batch_has_the_rows_of_the_order_whatever_their_lengths() -> None:
+    rows = token_rows(26)
+    stream, positions = Stream(rows, 3, 3, 8), order(26, 3, 3)
+    for i in range(0, len(stream), 8):
+        batch = [row for row in map(stream.__getitem__, range(i, i + 8)) if row]
+        assert sorted(row.id for row in batch) == sorted(rows[p].id for p in positions[i : i + 8])
+        lengths = [len(row.input_ids) for row in batch]
+        assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_rank_that_was_killed_is_explained() -> None:
+    assert "(signal 9): is main memory full?" in adapter._unexplained(-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", [None, 2])
+def test_adapters_are_float32_and_the_last_step_is_logged(
+    tmp_path: Path, inputs: dict[str, Path], stage: int | None
+) -> None:
+    from safetensors.torch import load_file
+
+    given = job(tmp_path, inputs, stage=stage, dtype="bfloat16", log_steps=5)
+    trained(given)
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float32"}
+    assert [line["step"] for line in losses(tmp_path)] == [1, 5, 7]
 
 
 @pytest.mark.slow

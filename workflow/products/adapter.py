@@ -103,10 +103,14 @@ def _launch(spec: Spec, processes: int, job: Job) -> None:
         child.wait()
     _relay(spec.progress, shown)
     if child.returncode:
-        reason = (
-            spec.error.read_text().strip() if spec.error.exists() else f"a rank ended with {child.returncode}"
-        )
+        reason = spec.error.read_text().strip() if spec.error.exists() else _unexplained(child.returncode)
         raise BuildError(f"training stopped: {reason}")
+
+
+def _unexplained(status: int) -> str:
+    """A rank that left no word was killed or crashed; torchrun itself ends with 1 then."""
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"a rank ended without a word ({how}): is main memory full? See the log and `dmesg`"
 
 
 def _command(spec: Path, processes: int) -> list[str]:
@@ -115,6 +119,7 @@ def _command(spec: Path, processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, *program]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    torchrun += [f"--log-dir={spec.parent}"]  # its folder goes with the work, not left in /tmp after a kill
     return [sys.executable, *torchrun, *program]
 
 

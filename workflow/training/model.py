@@ -128,23 +128,48 @@ def check_target_modules(folder: Path, targets: str | Sequence[str]) -> None:
 def save_model(spec: Spec, trainer: Any) -> None:
     """Write the trained weights to `spec.out`, without what differs between two equal runs."""
     out, temporary = Path(spec.out), Path(spec.folder) / "final"
-    if not spec.slice["deepspeed"] and not isinstance(_tuning(spec), Lora):
-        trainer.model.to(getattr(torch, spec.slice["model"]["dtype"]))  # trained in float32, see load_model
-    trainer.save_model(str(temporary))  # a collective: ZeRO-3 gathers here
-    if int(os.environ.get("RANK", "0")):
+    first = int(os.environ.get("RANK", "0")) == 0
+    if isinstance(_tuning(spec), Lora):
+        tensors = _trained(spec, trainer.model)  # a collective
+        if first:
+            _save_adapter(trainer.model, tensors, out)
         return
-    if (temporary / "adapter_config.json").exists():
-        _save_adapter(temporary, out)
-    else:
+    if spec.slice["deepspeed"] and spec.slice["deepspeed"]["zero_stage"] == 3:
+        trainer.save_model(str(temporary))  # a collective: ZeRO-3 gathers here
+    elif first:
+        # Every rank has whole weights. Not trainer.save_model: its copy under DeepSpeed unties lm_head.
+        model = trainer.model.to(getattr(torch, spec.slice["model"]["dtype"]))  # float32: see load_model
+        model.save_pretrained(temporary)
+    if first:
         _save_whole(temporary, Path(spec.model), out)
-    remove_tree(temporary)
+        remove_tree(temporary)
 
 
-def _save_adapter(source: Path, out: Path) -> None:
-    shutil.copyfile(source / "adapter_model.safetensors", out / "adapter_model.safetensors")
-    config = json.loads((source / "adapter_config.json").read_text())
+def _trained(spec: Spec, model: Any) -> dict[str, torch.Tensor]:
+    """The adapter's weights in float32, whatever the engine: DeepSpeed's masters where it keeps its own."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        master = None
+        if spec.slice["deepspeed"]:
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            master = safe_get_full_fp32_param(parameter)
+        tensors[name] = (parameter.detach() if master is None else master).float().cpu().clone()
+    return tensors
+
+
+def _save_adapter(model: Any, tensors: dict[str, torch.Tensor], out: Path) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    named = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+    save_file(dict(sorted(named.items())), out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+    config = json.loads(json.dumps(config, default=sorted))  # sets
     if isinstance(config["target_modules"], list):
-        config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set
+        config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = None  # a path of this machine says nothing elsewhere
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 

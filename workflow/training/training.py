@@ -59,6 +59,7 @@ def train(spec: Spec) -> None:
     if not trainer.model_accepts_loss_kwargs:
         raise BuildError("transformers does not average this architecture's loss over all tokens of a batch")
     trainer.add_callback(_Watch(spec, trainer, steps))
+    torch.manual_seed(training.seed + RANK)  # dropout: no two ranks draw the same mask
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=spec.resume)
     _finish(spec, trainer, training, rows, time.monotonic() - began)
@@ -172,7 +173,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.loss = f", loss {logs['loss']:.3f}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A line now and then, with an estimate of what is left."""
+        """A line now and then, with an estimate of what is left; the last step is always logged."""
+        control.should_log |= state.global_step == self.steps
         now = time.monotonic()
         if RANK or (now - self.shown < EVERY and state.global_step < self.steps):
             return
