@@ -141,6 +141,7 @@ def save_adapter(folder: Path, changes: dict[str, Any]) -> None:
 CHOICES = list(itertools.product(["all-linear", ATTENTION], [False, True], [{}, PATTERNS]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("adapter_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("targets", "rslora", "patterns"), CHOICES)
