@@ -71,6 +71,7 @@ def job(
         sources={},
         out=out,
         work=work,
+        pieces=root / "pieces",
         execution={"processes": processes, **(execution or {})},
         resources=Resources(threads=processes),
     )

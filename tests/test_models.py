@@ -118,4 +118,4 @@ def test_products(folder: Path, tmp_path: Path) -> None:
 def test_a_job_is_all_they_need(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    assert tokenizer.make(Job({}, {}, tokenizer_files(folder), out, tmp_path)) == {"files": 3}
+    assert tokenizer.make(Job({}, {}, tokenizer_files(folder), out, tmp_path, tmp_path)) == {"files": 3}

@@ -24,7 +24,7 @@ def made(tmp_path: Path, train: list[Row], test: list[Row]) -> tuple[dict[str, A
         body = "".join(json.dumps({"id": id, "prompt": prompt}) + "\n" for id, prompt in rows)
         (inputs[split] / "rows.jsonl").write_text(body)
     (tmp_path / "out").mkdir()
-    counts = overlap.make(Job({}, inputs, {}, tmp_path / "out", tmp_path))
+    counts = overlap.make(Job({}, inputs, {}, tmp_path / "out", tmp_path, tmp_path))
     return counts, json.loads((tmp_path / "out/overlap.json").read_text(encoding="utf-8"))
 
 

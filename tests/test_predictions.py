@@ -49,7 +49,16 @@ def job(folder: Path, rows: Path, model: Path, **sampling: Any) -> Job:
     out.mkdir(parents=True)
     work.mkdir(exist_ok=True)
     inputs = {"shards": rows, "model": model}
-    return Job({"sampling": SAMPLING | sampling}, inputs, {}, out, work, {}, Resources(threads=2))
+    return Job(
+        {"sampling": SAMPLING | sampling},
+        inputs,
+        {},
+        out,
+        work,
+        out.parent / "pieces",
+        {},
+        Resources(threads=2),
+    )
 
 
 def model_config(folder: Path, **config: Any) -> Path:

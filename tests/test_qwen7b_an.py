@@ -127,10 +127,12 @@ def made(folder: Path, records: list[dict[str, str]], model: Path) -> tuple[Path
     data.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     for path in out.values():
         path.mkdir()
-    rows.make(Job(products["rows_train"].slice, {}, {"data": data}, out["rows"], out["work"]))
+    rows.make(Job(products["rows_train"].slice, {}, {"data": data}, out["rows"], out["work"], out["work"]))
     node = products["shards_train"]
     inputs = {"rows": out["rows"], "tokenizer": model}
-    return out["shards"], shards.make(Job(node.slice, inputs, node.sources, out["shards"], out["work"]))
+    return out["shards"], shards.make(
+        Job(node.slice, inputs, node.sources, out["shards"], out["work"], out["work"] / "pieces")
+    )
 
 
 # --- Qwen's tokenizer, from its vocabulary ----------------------------------------------------------------

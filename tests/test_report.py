@@ -173,7 +173,9 @@ def job(root: Path, found: dict[str, Path], recipe: dict[str, Any] = RECIPE, run
         versions = {"torch": "2.13.0", "peft": f"0.2{i // 6}"}
         path.write_text(json.dumps({**fixed, "seconds": 61.0 * i, "versions": versions}))
     (root / "out").mkdir(exist_ok=True)
-    return Job({"recipe": recipe}, found, {}, root / "out", root / "work", run_records=records)
+    return Job(
+        {"recipe": recipe}, found, {}, root / "out", root / "work", root / "pieces", run_records=records
+    )
 
 
 def page(job: Job) -> str:
@@ -232,7 +234,7 @@ def test_same_bytes_twice_whatever_the_order(whole: tuple[Job, str], tmp_path: P
     recipe, found, records = (
         dict(reversed(part.items())) for part in (RECIPE, everything.inputs, everything.run_records)
     )
-    turned = Job({"recipe": recipe}, found, {}, tmp_path / "out", tmp_path, run_records=records)
+    turned = Job({"recipe": recipe}, found, {}, tmp_path / "out", tmp_path, tmp_path, run_records=records)
     assert page(turned) == html
 
 

@@ -22,7 +22,7 @@ def made(tmp_path: Path, records: list[Any], **chosen: Any) -> Made:
     path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    counts = rows.make(Job({**(chosen or COLUMNS)}, {}, {"data": path}, out, tmp_path))
+    counts = rows.make(Job({**(chosen or COLUMNS)}, {}, {"data": path}, out, tmp_path, tmp_path))
     return counts, [json.loads(line) for line in (out / "rows.jsonl").read_bytes().splitlines()]
 
 

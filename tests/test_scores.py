@@ -72,9 +72,18 @@ def build(
     (tmp_path / "out").mkdir()
     vote = {"answer": ANSWER, "rule": "majority", "ties": "first"}
     voted.make(
-        Job(vote, {"rows": inputs["rows"], "predictions": inputs["draws"]}, {}, tmp_path / "voted", tmp_path)
+        Job(
+            vote,
+            {"rows": inputs["rows"], "predictions": inputs["draws"]},
+            {},
+            tmp_path / "voted",
+            tmp_path,
+            tmp_path,
+        )
     )
-    return Job({**SLICE, **change}, {**inputs, "voted": tmp_path / "voted"}, {}, tmp_path / "out", tmp_path)
+    return Job(
+        {**SLICE, **change}, {**inputs, "voted": tmp_path / "voted"}, {}, tmp_path / "out", tmp_path, tmp_path
+    )
 
 
 def lines(path: Path) -> list[Any]:

@@ -49,7 +49,9 @@ def job(tmp_path: Path, rows: list[dict[str, Any]], split: str, overflow: str, l
         "max_length": total, "max_source_length": source, "max_target_length": target,
     }  # fmt: skip
     inputs = {"rows": tmp_path / "rows", "tokenizer": TINY}
-    return Job(chosen, inputs, {"template": tmp_path / "p.jinja"}, tmp_path / "out", tmp_path)
+    return Job(
+        chosen, inputs, {"template": tmp_path / "p.jinja"}, tmp_path / "out", tmp_path, tmp_path / "pieces"
+    )
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",

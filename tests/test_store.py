@@ -117,10 +117,10 @@ def test_inputs_and_early_cut_off(store: Store) -> None:
     with pytest.raises(BuildError, match="input rows is not in the store; build again"):
         run(store, shards, make)
     assert make.made == 0
-    first = run(store, rows, lambda job: Toy()(Job({}, {}, {}, job.out, job.work)))
+    first = run(store, rows, lambda job: Toy()(Job({}, {}, {}, job.out, job.work, job.pieces)))
     done = run(store, shards, make)
     other = planned(store, "rows", a=2)  # another address, the same bytes
-    run(store, other, lambda job: Toy()(Job({}, {}, {}, job.out, job.work)))
+    run(store, other, lambda job: Toy()(Job({}, {}, {}, job.out, job.work, job.pieces)))
     again = run(store, planned(store, "shards", {"rows": other}, b=1), make)
     assert (again.key, make.made) == (done.key, 1)
     path = folder_of(store, first) / "sub/file.txt"
@@ -130,7 +130,7 @@ def test_inputs_and_early_cut_off(store: Store) -> None:
     with pytest.raises(BuildError, match=r"file.txt: damaged.*build again"):
         run(store, third, make)
     assert store.built("rows", rows.address) is None  # so Snakemake makes it again
-    run(store, rows, lambda job: Toy()(Job({}, {}, {}, job.out, job.work)))
+    run(store, rows, lambda job: Toy()(Job({}, {}, {}, job.out, job.work, job.pieces)))
     run(store, third, make)
     assert make.made == 2
 

@@ -50,7 +50,7 @@ def job(tmp_path: Path, rows: list[dict[str, Any]], predictions: list[dict[str, 
         "predictions": write(tmp_path / "predictions", "predictions.jsonl", predictions),
     }
     (tmp_path / "out").mkdir(exist_ok=True)
-    return Job({**SLICE, **changes}, inputs, {}, tmp_path / "out", tmp_path)
+    return Job({**SLICE, **changes}, inputs, {}, tmp_path / "out", tmp_path, tmp_path)
 
 
 def lines(path: Path) -> list[Any]:

@@ -35,13 +35,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a product's `make` may know: what to do, what from, and where to put it."""
+    """All that a product's `make` may know: what to do, what from, and where to put it.
+
+    `work` is durable and this key's alone, `pieces` is shared by all jobs (see `workflow.store.store`).
+    """
 
     slice: dict[str, Any]
     inputs: dict[str, Path]
     sources: dict[str, Path]
     out: Path
     work: Path
+    pieces: Path
     execution: dict[str, Any] = field(default_factory=dict)
     resources: Resources = Resources()
     run_records: dict[str, Path] = field(default_factory=dict)
@@ -135,7 +139,7 @@ def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resou
     work = store.work(key)
     work.mkdir(parents=True, exist_ok=True)
     records = {role: store.run_record(r.product, r.key) for role, r in receipts.items()}
-    return Job(plan.slice, inputs, sources, out, work, where["execution"], resources, records)
+    return Job(plan.slice, inputs, sources, out, work, store.pieces, where["execution"], resources, records)
 
 
 def _intact(store: Store, receipt: Receipt) -> Path:

@@ -39,6 +39,11 @@ class Store:
         """The folder that a key names."""
         return self.root / product / key
 
+    @property
+    def pieces(self) -> Path:
+        """Parts of products that other products may use again: a cache that may be deleted at any time."""
+        return self.root / "pieces"
+
     def work(self, key: str) -> Path:
         """Durable state of an unfinished job; deleted when its folder is complete."""
         return self.root / "work" / key
