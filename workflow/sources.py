@@ -31,6 +31,14 @@ def source_digest(path: Path, cache: Path) -> str:
     """
     if not path.is_file():
         raise BuildError(f"{path}: no such file; put it there or correct the recipe")
+    try:
+        return file_digest(path, cache)
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """The same for any file; raises OSError if it cannot be read."""
     path = path.absolute()
     identity = _identity(path)
     with _opened(cache) as database:
@@ -38,10 +46,7 @@ def source_digest(path: Path, cache: Path) -> str:
         if known:
             return known
         quiet = time.time_ns() - max(identity[1:3]) > RACY_NS
-        try:
-            digest = sha256_of(path)
-        except OSError as error:
-            raise BuildError(f"{path}: cannot be read ({error.strerror})") from None
+        digest = sha256_of(path)
         if quiet and _identity(path) == identity:
             _remember(database, path, identity, digest)
     return digest
