@@ -169,11 +169,12 @@ def intact(store: Store, receipt: Receipt) -> Path:
         BuildError: It is damaged; it was moved aside, so that the next build makes it again.
     """
     folder, label = store.folder(receipt.product, receipt.key), f"{receipt.product} {receipt.address[:8]}"
+    every_byte = partial(file_digest, cache=store.digests, trust=False)
     try:
-        verify(folder)
+        verify(folder, every_byte)
     except BuildError as error:
         with held(store.lock(receipt.product, receipt.key), label):
-            if _reusable(store, receipt.product, receipt.key, label, sha256_of) is None:
+            if _reusable(store, receipt.product, receipt.key, label, every_byte) is None:
                 raise BuildError(f"{error}; build again, it will be made anew") from None
     return folder
 
