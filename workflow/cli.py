@@ -54,6 +54,25 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     forget.add_argument("recipe", help="recipe name")
     forget.add_argument("product", help="product name, e.g. adapter")
     forget.set_defaults(run=_forget)
+    verify = commands.add_parser(
+        "verify", help="compare results, byte for byte, with what they were made from"
+    )
+    verify.add_argument("path", type=Path, help="a published file, or results/<recipe>")
+    verify.add_argument(
+        "--rebuild",
+        nargs="?",
+        const="",
+        metavar="PRODUCT",
+        help="also make it (or this product) a second time elsewhere and compare",
+    )
+    verify.set_defaults(run=_verify)
+    gc = commands.add_parser("gc", help="list what nobody needs any more; --delete deletes it")
+    gc.add_argument("--delete", action="store_true", help="delete it")
+    gc.add_argument("--older-than", metavar="AGE", help="only what was made longer ago, e.g. 7d (w, d, h, m)")
+    gc.add_argument(
+        "--keep", metavar="RECIPE", nargs="+", default=[], help="spare these though their results are gone"
+    )
+    gc.set_defaults(run=_gc)
     table = commands.add_parser("table", help="print the published scores of a recipe as a table")
     table.add_argument("recipe", help="recipe name")
     table.set_defaults(run=_table)
@@ -136,6 +155,24 @@ def _forget(options: argparse.Namespace) -> None:
     from workflow.settle import forget
 
     print(forget(options.recipe, options.product))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from workflow.store.store import Store
+    from workflow.verification import verify
+
+    print(verify(Store.here(), options.path, options.rebuild))
+
+
+def _gc(options: argparse.Namespace) -> None:
+    from workflow.cleaning import Rules, clean, seconds
+    from workflow.store.store import Store
+
+    try:
+        age = seconds(options.older_than) if options.older_than else None
+    except ValueError:
+        raise BuildError(f"--older-than {options.older_than}: not an age; write e.g. 7d or 12h") from None
+    print(clean(Store.here(), Path("recipes"), Rules(age, tuple(options.keep), options.delete)))
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -20,8 +20,10 @@ from workflow.graph import Draw, Graph, Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import remove_tree, write_if_changed
+from workflow.store.leases import Ref, keep
 from workflow.store.locks import held
 from workflow.store.records import Receipt, key_of
+from workflow.store.roots import write_root
 from workflow.store.store import MANIFEST, Store, read_manifest
 
 RESULTS = Path("results")
@@ -69,14 +71,27 @@ def published_from(wildcards: Any) -> dict[str, str]:
     store = Store.here()
     name = wildcards.name
     _asked[wildcards.recipe] = None
+    note = RESULTS / wildcards.recipe / ".addresses" / name
     try:
         node = graph(wildcards.recipe).node(PUBLISHED[name][0])
+        claimed = _claim(wildcards.recipe)
         settle(store, node, _settled())
+        write_if_changed(note, f"{node.product} {node.address}\n".encode())
+        write_root(store, RESULTS / wildcards.recipe, wildcards.recipe, planned=claimed)
     except BuildError as error:
         _stop(error)
-    note = RESULTS / wildcards.recipe / ".addresses" / name
-    write_if_changed(note, f"{node.product} {node.address}\n".encode())
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
+
+
+@cache
+def _claim(recipe: str) -> list[Ref]:
+    """Keep `tunemake gc` from all that a recipe needs for as long as this build runs."""
+    store, nodes = Store.here(), dict[str, Node]()
+    for top in graph(recipe).products.values():
+        nodes |= {node.address: node for node in top.closure(nodes)}
+    refs = [(node.product, node.address) for node in nodes.values()]
+    keep(store, refs)  # before any receipt is looked at
+    return refs
 
 
 def drawn() -> list[str]:

@@ -151,7 +151,7 @@ def _reusable(
 
 def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resources: Resources) -> Job:
     where = store.where(plan.product, plan.address)
-    sources = {role: _source(where, role, digest) for role, digest in plan.sources.items()}
+    sources = {role: source(where, role, digest) for role, digest in plan.sources.items()}
     inputs = {role: intact(store, receipt) for role, receipt in receipts.items()}
     out = store.folder(plan.product, f"{key}.tmp")
     remove_tree(out)  # of a dead holder: the lock is ours
@@ -179,7 +179,12 @@ def intact(store: Store, receipt: Receipt) -> Path:
     return folder
 
 
-def _source(where: dict[str, Any], role: str, digest: str) -> Path:
+def source(where: dict[str, Any], role: str, digest: str) -> Path:
+    """Where a source file of a plan lies now.
+
+    Raises:
+        BuildError: It is gone, or no longer the file that was planned.
+    """
     path = Path(where["sources"].get(role, f"source {role}"))
     if not path.is_file():
         raise BuildError(f"{path}: the file is gone since the build was planned; start the build again")
@@ -192,7 +197,7 @@ def _make(store: Store, product: str, key: str, make: Make, job: Job, label: str
     began = time.monotonic()
     try:
         with one_line(job.out):
-            manifest = _filled(make, job)
+            manifest = filled(make, job)
     except BaseException:
         remove_tree(job.out)
         raise
@@ -204,7 +209,7 @@ def _make(store: Store, product: str, key: str, make: Make, job: Job, label: str
     return manifest
 
 
-def _filled(make: Make, job: Job) -> Manifest:
+def filled(make: Make, job: Job) -> Manifest:
     """Make the product, write its manifest and flush both to disk."""
     counts = make(job)
     manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})

@@ -7,46 +7,40 @@ deletion, which then spares its products, or wholly after, and the build sees wh
 
 from __future__ import annotations
 
+import atexit
 import fcntl
-import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from workflow.disk import one_line
-from workflow.store.address import canonical
 from workflow.store.store import Store
 
 Ref = tuple[str, str]
 """Product and address."""
 
-_kept: list[Lease] = []
-
 
 class Lease:
     """A locked file that names products; gone when it is dropped or its holder dies."""
 
-    def __init__(self, store: Store, refs: Iterable[Ref]):
-        """Write and lock it; see `leased`."""
+    def __init__(self, store: Store):
+        """Make an empty one."""
         store.open()
-        self.path = folder(store) / f"{secrets.token_hex(8)}.json"
-        with guard(store):
-            self._write(self.path.with_suffix(".tmp"), canonical(sorted(set(refs))))
-
-    def _write(self, temporary: Path, body: bytes) -> None:
-        with one_line(self.path):
-            self.file = temporary.open("xb")
-        try:
+        self.store, self.path = store, folder(store) / f"{secrets.token_hex(8)}.lease"
+        temporary = self.path.with_suffix(".tmp")
+        with guard(store), one_line(self.path):
+            self.file = temporary.open("xb", buffering=0)
             fcntl.flock(self.file, fcntl.LOCK_EX)
-            with one_line(self.path):
-                self.file.write(body)
-                self.file.flush()
-                temporary.rename(self.path)
-        except BaseException:
-            temporary.unlink()
-            raise
+            temporary.rename(self.path)
+
+    def add(self, refs: Iterable[Ref]) -> None:
+        """Name more products."""
+        lines = "".join(f"{product} {address}\n" for product, address in refs)
+        with guard(self.store), one_line(self.path):
+            self.file.write(lines.encode())
 
     def drop(self) -> None:
         """Give it back."""
@@ -76,8 +70,9 @@ def guard(store: Store, alone: bool = False) -> Iterator[None]:
 @contextmanager
 def leased(store: Store, refs: Iterable[Ref]) -> Iterator[None]:
     """Keep `gc` from these products, and from all that they are made from, for the block."""
-    lease = Lease(store, refs)
+    lease = Lease(store)
     try:
+        lease.add(refs)
         yield
     finally:
         lease.drop()
@@ -86,18 +81,27 @@ def leased(store: Store, refs: Iterable[Ref]) -> Iterator[None]:
 def keep(store: Store, refs: Iterable[Ref]) -> None:
     """The same until this process ends; nothing in a store that may only be read."""
     if os.access(store.root, os.W_OK) or not store.root.exists():
-        _kept.append(Lease(store, refs))
+        _kept(store).add(refs)
+
+
+@cache
+def _kept(store: Store) -> Lease:
+    """The one lease of this process: a thousand recipes must not take a thousand open files."""
+    lease, process = Lease(store), os.getpid()
+    atexit.register(lambda: lease.drop() if os.getpid() == process else None)  # a fork leaves it alone
+    return lease
 
 
 def held_refs(store: Store) -> set[Ref]:
     """Products that living leases name; files of dead holders are deleted. Call it under the guard, alone."""
     found: set[Ref] = set()
-    for path in folder(store).glob("*.json"):
+    for path in (*folder(store).glob("*.lease"), *folder(store).glob("*.tmp")):
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                found |= {(str(product), str(address)) for product, address in json.loads(file.read())}
+                lines = file.read().decode().splitlines()
+                found |= {(product, address) for product, _, address in (x.partition(" ") for x in lines)}
                 continue
             path.unlink(missing_ok=True)
     return found

@@ -55,7 +55,9 @@ def write_root(
     for kind, refs in (("planned", planned), ("published", published)):
         if refs is not None:
             body = {"folder": folder, "recipe": recipe, "products": sorted(set(refs))}
-            write_if_changed(store.root / "roots" / f"{address_of(folder)}.{kind}.json", canonical(body) + b"\n")
+            write_if_changed(
+                store.root / "roots" / f"{address_of(folder)}.{kind}.json", canonical(body) + b"\n"
+            )
 
 
 def roots(store: Store) -> Iterator[Root]:
