@@ -24,6 +24,10 @@ from workflow.store.records import Plan
 from workflow.store.store import Store
 
 
+EXECUTED = ("adapter", "predictions")
+"""Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One product of the graph."""
@@ -160,7 +164,6 @@ class _Products:
 
     def __init__(self, draw: Draw, recipe: Recipe, folder: Path):
         self.draw, self.recipe, self.folder = draw, recipe, folder
-        self.execution = recipe.execution.model_dump(mode="json")
 
     def all(self) -> dict[str, Node]:
         recipe = self.recipe
@@ -183,7 +186,8 @@ class _Products:
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
         digests = self.draw.digests(parts.get("sources", {}), expected)
-        return Node(product, digests=digests, execution=self.execution, **parts)
+        execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
+        return Node(product, digests=digests, execution=execution, **parts)
 
     def _rows(self, split: str) -> Node:
         dataset = self.recipe.dataset
