@@ -23,7 +23,6 @@ from workflow.store.address import address_of
 from workflow.store.records import Plan
 from workflow.store.store import Store
 
-
 EXECUTED = ("adapter", "predictions")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
 

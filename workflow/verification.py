@@ -25,6 +25,8 @@ from workflow.store.records import Plan, Receipt, key_of
 from workflow.store.store import MANIFEST, Store, read_manifest
 
 MB = 1_000_000
+LONG = 1000 * MB
+"""Reading this much takes long enough for a person to be told how far it is."""
 AGAIN = "build again, it will be made anew"
 
 
@@ -164,7 +166,6 @@ def _check_files(store: Store, chain: Chain) -> None:
     receipts = {(r.product, r.key): r for r in chain.receipts.values()}
     chain.bytes = sum(record.bytes for r in receipts.values() for record in r.manifest.files.values())
     progress, done = Progress("verify", chain.bytes // MB, "MB"), 0
-    progress.reached(0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (product, key), receipt in receipts.items():
             folder = store.folder(product, key)
@@ -173,9 +174,12 @@ def _check_files(store: Store, chain: Chain) -> None:
                 raise BuildError(f"{folder / unknown[0]}: unknown to the manifest; {AGAIN}")
             names = sorted(receipt.manifest.files)
             for name, digest in zip(names, pool.map(_digest, (folder / name for name in names)), strict=True):
-                _check_file(chain, receipt, folder / name, digest)
-                done += receipt.manifest.files[name].bytes
-                progress.reached(done // MB)
+                wanted = receipt.manifest.files[name]
+                if digest != wanted.sha256:
+                    _differs(chain, receipt, folder / name, digest is None)
+                done += wanted.bytes
+                if chain.bytes > LONG:
+                    progress.reached(done // MB)
             chain.files += len(names) + 1
 
 
@@ -183,31 +187,36 @@ def _digest(path: Path) -> str | None:
     return sha256_of(path) if path.is_file() else None
 
 
-def _check_file(chain: Chain, receipt: Receipt, path: Path, digest: str | None) -> None:
-    name = path.relative_to(path.parents[len(path.parts) - 1 - path.parts.index(receipt.key)]).as_posix()
-    if digest == receipt.manifest.files[name].sha256:
-        return
-    plan = chain.plans[receipt.product, receipt.address]
-    if path.is_symlink() and plan.sources:  # the user's own model: a source that changed since
-        state = "is gone" if digest is None else "has changed"
+def _differs(chain: Chain, receipt: Receipt, path: Path, missing: bool) -> None:
+    """A file that is not what the manifest says: a broken link, or the user's own model, changed since."""
+    if path.is_symlink() and chain.plans[receipt.product, receipt.address].sources:
+        state = "is gone" if missing else "has changed"
         chain.notes.append(f"{path.resolve()} {state} since: results are of the earlier file")
         return
-    state = "missing" if digest is None else "damaged"
-    where = (
-        f" (in the hub's cache: {path.resolve()}; delete that and build again)" if path.is_symlink() else ""
-    )
-    raise BuildError(f"{path}: {state}, it is not what the manifest says{where or '; ' + AGAIN}")
+    remedy = AGAIN
+    if path.is_symlink():  # of a commit of a hub's: it must not change
+        remedy = f"delete {path.resolve()} in the hub's cache and build again, it will be fetched anew"
+    state = "missing" if missing else "damaged"
+    raise BuildError(f"{path}: {state}, it is not what the manifest says; {remedy}")
 
 
 def _check_sources(store: Store, chain: Chain) -> None:
     for ref, plan in chain.plans.items():
-        where = store.where(*ref)["sources"] if plan.sources else {}
+        where = _where(store, ref) if plan.sources else {}
         for role, digest in sorted(plan.sources.items()):
-            path = Path(where.get(role, f"source {role} of {plan.product}"))
+            path = Path(where.get(role, f"{plan.product}: where its source {role} lies"))
             found = _digest(path)
             if found != digest:
-                state = "is gone" if found is None else "has changed"
+                state = "has changed" if found else "is gone" if role in where else "is not known"
                 chain.notes.append(f"{path} {state} since: results are of the earlier file")
+
+
+def _where(store: Store, ref: Ref) -> dict[str, Any]:
+    """Role -> path of a product's sources; none where that was lost, as nothing depends on it."""
+    try:
+        return dict(store.where(*ref)["sources"])
+    except BuildError:
+        return {}
 
 
 def _report(path: Path, chain: Chain, began: float) -> list[str]:
