@@ -35,6 +35,9 @@ REMEDIES = {
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust (safetensors, tokenizers) name an errno."""
 
+_TORCH = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs")
+"""How `torch.save` says that a write failed; it does not say why."""
+
 
 @contextmanager
 def one_line(place: Path) -> Iterator[None]:
@@ -52,18 +55,24 @@ def one_line(place: Path) -> Iterator[None]:
 
 def refusal(error: Exception, place: Path) -> str | None:
     """The line for an error that is a refusal; None for any other."""
-    name = getattr(error, "filename", None)
-    if isinstance(error, OSError):
-        number = error.errno
-    else:
-        found = _RUST.search(str(error))
-        number = int(found[1]) if found else None
+    name, number = getattr(error, "filename", None), _number(error, place)
     if number not in REMEDIES or not (name or number in SURE):
         return None
     named = isinstance(name, str) and not name.endswith(".tmp")
     path = Path(name) if isinstance(name, str) and named else place
-    free = f"; {_free(path)} free there" if number in FULL else ""
+    free = f"; {size(_free(path))} free there" if number in FULL else ""
     return f"{path}: {os.strerror(number)}{free}; {REMEDIES[number]}"
+
+
+def _number(error: Exception, place: Path) -> int | None:
+    """The errno of an error, or of what a library made of it."""
+    if isinstance(error, OSError):
+        return error.errno
+    if found := _RUST.search(str(error)):
+        return int(found[1])
+    if _TORCH.search(str(error)):
+        return errno.ENOSPC if _free(place) < 1 << 20 else errno.EIO
+    return None
 
 
 def size(count: int) -> str:
@@ -78,9 +87,7 @@ def size(count: int) -> str:
     return f"{value / 1000:.1f} TB"
 
 
-def _free(path: Path) -> str:
+def _free(path: Path) -> int:
     """Bytes that a user may still write where `path` is or would be."""
-    for folder in (path.absolute(), *path.absolute().parents):
-        if folder.is_dir():
-            return size(shutil.disk_usage(folder).free)
-    return "unknown"
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(there).free

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from workflow.disk import refusal
 from workflow.errors import BuildError
 from workflow.models import TOKENIZER, WEIGHTS
 from workflow.progress import EVERY, duration, say
@@ -121,7 +122,10 @@ def _one_line(repository: str, revision: str = "") -> Iterator[None]:
     except errors.RepositoryNotFoundError:
         raise BuildError(_unreadable(repository)) from None
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, httpx.HTTPError, OSError) as error:
-        raise BuildError(_unreachable(repository, revision, error)) from None
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        line = refusal(error, Path(HF_HUB_CACHE)) or _unreachable(repository, revision, error)
+        raise BuildError(line) from None
 
 
 def _unreadable(repository: str) -> str:
