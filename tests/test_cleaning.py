@@ -240,7 +240,7 @@ def test_a_killed_gc_leaves_nothing_that_looks_built(tmp_path: Path) -> None:
         process = FORK.Process(target=_interrupted, args=(store, tmp_path, calls))
         process.start()
         process.join(20)
-        if store.built("rows", plan.address):
+        if store.file("rows", plan.address, ".json").exists():  # the receipt goes first
             verify(store.folder("rows", receipt.key))
         planned(store, "rows")
         if process.exitcode == 0:

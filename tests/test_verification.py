@@ -280,6 +280,11 @@ def by_zone(job: Job) -> dict[str, Any]:
     return {}
 
 
+def by_seed(job: Job) -> dict[str, Any]:
+    (job.out / "seed").write_text(os.environ["PYTHONHASHSEED"])
+    return {}
+
+
 def by_name(job: Job) -> dict[str, Any]:
     (job.out / str(time.time_ns())).write_text("x")
     return {}
@@ -316,6 +321,7 @@ PLANTED = [
 ]
 MORE = [
     (by_working_folder, "path differs at byte"),
+    (by_seed, "seed differs at byte"),
     (by_zone, "zone differs at byte 1"),
     (by_name, r"\d+ came out only the first time"),
     (by_count, "the counts in manifest.json differ"),
@@ -324,7 +330,10 @@ CASES = [*PLANTED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MOR
 
 
 @pytest.mark.parametrize(("make", "message"), CASES)
-def test_what_varies_is_found(tmp_path: Path, make: Callable[[Job], dict[str, Any]], message: str) -> None:
+def test_what_varies_is_found(
+    tmp_path: Path, make: Callable[[Job], dict[str, Any]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
     store = Store(tmp_path / "store")
     receipt = made(store, make)
     before = {path: path.lstat().st_mtime_ns for path in store.root.glob("shards/*")}
