@@ -137,7 +137,7 @@ def test_a_failed_publish_leaves_the_old_file(made: Folder, tmp_path: Path) -> N
     old = place.path(OVERLAP).read_bytes()
     spoil(place)
     run = place.snakemake("--forcerun", "publish", "--", OVERLAP)
-    assert run.returncode and "has no overlap.json" in run.stderr
+    assert run.returncode and "overlap.json: missing" in run.stderr
     assert place.path(OVERLAP).read_bytes() == old
     assert not list(place.path("results").rglob("*.tmp"))
 

@@ -349,7 +349,7 @@ def test_what_is_steady_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rebuild_by_the_command(tmp_path: Path) -> None:
+def test_rebuild_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real rows and overlap, built, verified and made a second time."""
     import subprocess
     import sys
@@ -367,3 +367,16 @@ def test_rebuild_by_the_command(tmp_path: Path) -> None:
             text=True,
         )
         assert (ran.returncode, len(ran.stdout.splitlines())) == (0, lines), ran.stdout + ran.stderr
+    rows = receipt_of(place, "rows_test")
+    folder_of_rows = place.store.folder("rows", rows.key)
+    for path in (
+        folder_of_rows / "rows.jsonl",
+        folder_of_rows / MANIFEST,
+        place.store.stamp("rows", rows.address),
+    ):
+        spoil(path, lambda body: body[:40] + b"#" + body[41:])
+        monkeypatch.chdir(place.root)
+        with pytest.raises(BuildError, match=f"{path.name}: damaged") as raised:
+            verify(Store.here(), Path("results/small"))
+        place.build(*str(raised.value).split("`")[1].split()[1:])  # the remedy that it names
+        assert "whole" in verify(place.store, place.path("results/small"))

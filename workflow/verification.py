@@ -10,7 +10,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from workflow.disk import size
 from workflow.errors import BuildError
 from workflow.progress import Progress, duration
 from workflow.settle import PUBLISHED
+from workflow.sources import file_digest
 from workflow.store.address import sha256_of
-from workflow.store.files import files_in, read_json
+from workflow.store.files import Digest, files_in, read_json
 from workflow.store.leases import Ref, leased
 from workflow.store.records import Plan, Receipt, key_of
 from workflow.store.store import MANIFEST, Store, read_manifest
@@ -27,7 +30,20 @@ from workflow.store.store import MANIFEST, Store, read_manifest
 MB = 1_000_000
 LONG = 1000 * MB
 """Reading this much takes long enough for a person to be told how far it is."""
-AGAIN = "build again, it will be made anew"
+
+
+def _anew(store: Store, ref: Ref) -> str:
+    """What makes a product again that no build may ask for, since all that is made from it is there."""
+    return f"make it anew with `snakemake -f {store.stamp(*ref)}`"
+
+
+@contextmanager
+def _to_be_made_anew(store: Store, ref: Ref) -> Iterator[None]:
+    try:
+        yield
+    except BuildError as error:
+        reason = str(error).removesuffix("; delete it and build again")
+        raise BuildError(f"{reason}; {_anew(store, ref)}") from None
 
 
 @dataclass
@@ -107,32 +123,26 @@ def _walk(store: Store, ref: Ref, chain: Chain) -> None:
         if ref in chain.plans:
             continue
         chain.plans[ref] = plan = store.plan(*ref)
-        receipt = store.receipt(*ref)
-        if receipt is None:
-            raise BuildError(f"{store.file(*ref, '.json')}: no such receipt; {AGAIN}")
-        chain.receipts[ref] = receipt
-        _check_stamp(store, ref)
-        _check_manifest(store, receipt)
+        with _to_be_made_anew(store, ref):
+            chain.receipts[ref] = _receipt(store, ref)
         queue += [(inner.product, inner.address) for inner in plan.inputs.values()]
     for ref, plan in chain.plans.items():
         _check_key(store, chain, ref, plan)
 
 
-def _check_stamp(store: Store, ref: Ref) -> None:
-    stamp = store.stamp(*ref)
-    if stamp.exists() and stamp.read_bytes() != store.file(*ref, ".json").read_bytes():
-        raise BuildError(f"{stamp}: damaged, it is not a copy of its receipt; delete it and build again")
-
-
-def _check_manifest(store: Store, receipt: Receipt) -> None:
+def _receipt(store: Store, ref: Ref) -> Receipt:
+    """A receipt that agrees with its stamp and with the manifest in its folder."""
+    receipt, path, stamp = store.receipt(*ref), store.file(*ref, ".json"), store.stamp(*ref)
+    if receipt is None:
+        raise BuildError(f"{path}: no such receipt")
+    if stamp.exists() and stamp.read_bytes() != path.read_bytes():
+        raise BuildError(f"{stamp}: damaged, it is not a copy of its receipt")
     folder = store.folder(receipt.product, receipt.key)
     if not folder.is_dir():
-        raise BuildError(f"{folder}: no such folder, but its receipt is there; {AGAIN}")
+        raise BuildError(f"{folder}: no such folder, but its receipt is there")
     if read_manifest(folder) != receipt.manifest:
-        raise BuildError(
-            f"{folder / MANIFEST}: not what the receipt says ({receipt.address}.json); it was made again "
-            "since, or one of them was edited: build again"
-        )
+        raise BuildError(f"{path}: not of the manifest that is in {folder}, which was made again since")
+    return receipt
 
 
 def _check_key(store: Store, chain: Chain, ref: Ref, plan: Plan) -> None:
@@ -141,7 +151,7 @@ def _check_key(store: Store, chain: Chain, ref: Ref, plan: Plan) -> None:
     if key != chain.receipts[ref].key:
         raise BuildError(
             f"{store.file(*ref, '.json')}: it was made from other inputs (its key is "
-            f"{chain.receipts[ref].key[:8]}, its inputs give {key[:8]}); delete it and build again"
+            f"{chain.receipts[ref].key[:8]}, its inputs give {key[:8]}); {_anew(store, ref)}"
         )
 
 
@@ -166,36 +176,37 @@ def _check_files(store: Store, chain: Chain) -> None:
     receipts = {(r.product, r.key): r for r in chain.receipts.values()}
     chain.bytes = sum(record.bytes for r in receipts.values() for record in r.manifest.files.values())
     progress, done = Progress("verify", chain.bytes // MB, "MB"), 0
+    # The cache is told what was read, so that the next build does not take a rotten file for the old one.
+    read = partial(_digest, read=partial(file_digest, cache=store.digests, trust=False))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (product, key), receipt in receipts.items():
-            folder = store.folder(product, key)
+            folder, anew = store.folder(product, key), _anew(store, (product, receipt.address))
             found = {path.relative_to(folder).as_posix() for path in files_in(folder)} - {MANIFEST}
             if unknown := sorted(found - receipt.manifest.files.keys()):
-                raise BuildError(f"{folder / unknown[0]}: unknown to the manifest; {AGAIN}")
+                raise BuildError(f"{folder / unknown[0]}: unknown to the manifest; {anew}")
             names = sorted(receipt.manifest.files)
-            for name, digest in zip(names, pool.map(_digest, (folder / name for name in names)), strict=True):
+            for name, digest in zip(names, pool.map(read, (folder / name for name in names)), strict=True):
                 wanted = receipt.manifest.files[name]
                 if digest != wanted.sha256:
-                    _differs(chain, receipt, folder / name, digest is None)
+                    _differs(chain, receipt, folder / name, digest is None, anew)
                 done += wanted.bytes
                 if chain.bytes > LONG:
                     progress.reached(done // MB)
             chain.files += len(names) + 1
 
 
-def _digest(path: Path) -> str | None:
-    return sha256_of(path) if path.is_file() else None
+def _digest(path: Path, read: Digest = sha256_of) -> str | None:
+    return read(path) if path.is_file() else None
 
 
-def _differs(chain: Chain, receipt: Receipt, path: Path, missing: bool) -> None:
+def _differs(chain: Chain, receipt: Receipt, path: Path, missing: bool, remedy: str) -> None:
     """A file that is not what the manifest says: a broken link, or the user's own model, changed since."""
     if path.is_symlink() and chain.plans[receipt.product, receipt.address].sources:
         state = "is gone" if missing else "has changed"
         chain.notes.append(f"{path.resolve()} {state} since: results are of the earlier file")
         return
-    remedy = AGAIN
     if path.is_symlink():  # of a commit of a hub's: it must not change
-        remedy = f"delete {path.resolve()} in the hub's cache and build again, it will be fetched anew"
+        remedy = f"delete {path.resolve()} in the hub's cache and {remedy}"
     state = "missing" if missing else "damaged"
     raise BuildError(f"{path}: {state}, it is not what the manifest says; {remedy}")
 
