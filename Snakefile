@@ -22,6 +22,7 @@ from workflow.settle import (
 )
 from workflow.show import closing
 from workflow.store.store import Store
+from workflow.why import because
 
 STORE = str(Store.here().root)
 FOLDERS = ["adapter", "merged"]
