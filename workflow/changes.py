@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflow.fields import field_of, flat, source_of
@@ -26,16 +26,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """A field, or the content of a source file, that is not what it was."""
+    """A field, or the content of a source file, that is not what it was.
+
+    `digests`: of a source file that changed, before and after (SHA-256 in hex; None where there was none).
+    """
 
     field: str
-    old: str
-    new: str
-    source: bool = False
+    old: str = ""
+    new: str = ""
+    digests: tuple[str | None, str | None] | None = None
 
     def __str__(self) -> str:
-        between = ":" if self.source else ""
-        return f"{self.field}{between} {self.old} -> {self.new}"
+        """E.g. `tuning.r 8 -> 16`, `dataset.test: data/test.jsonl changed (sha256 30bbce94 -> 91ac07d1)`."""
+        text = f"{self.field} {self.old} -> {self.new}" if self.old or self.new else self.field
+        if self.digests is None:
+            return text
+        return f"{text} (sha256 {' -> '.join((digest or 'none')[:8] for digest in self.digests)})"
 
 
 def differences(name: str, old: Side, new: Side) -> list[Change]:
@@ -52,7 +58,7 @@ def differences(name: str, old: Side, new: Side) -> list[Change]:
     else:
         found = [*_version(old.plan, new.plan), *_fields(own, old, new), *_sources(own, old, new)]
     prefix = f"{recipe}: " if recipe else ""
-    return [Change(prefix + c.field, c.old, c.new, c.source) for c in found]
+    return [replace(change, field=prefix + change.field) for change in found]
 
 
 def _kind(plan: Plan) -> str:
@@ -93,21 +99,13 @@ def _sources(name: str, old: Side, new: Side) -> list[Change]:
 
 
 def _source(section: str, role: str, old: Side, new: Side) -> Change:
-    """`dataset.test: data/test.jsonl (sha256 30bb74a1) -> (sha256 91ac0f3e)`."""
-    sides = [(side.paths.get(role), side.plan.sources.get(role)) for side in (old, new)]
-    (was, old_digest), (now, new_digest) = [
-        (path and os.path.relpath(path), digest) for path, digest in sides
-    ]
-    if not old_digest or not new_digest:
-        state = ("there", "gone") if old_digest else ("not there", "there")
-        return Change(f"{section}: {now or was or role}", *state, source=True)
-    if was and now and was != now:
-        return Change(section, f"{was} ({_short(old_digest)})", f"{now} ({_short(new_digest)})", source=True)
-    return Change(f"{section}: {now or role} changed", _short(old_digest), _short(new_digest), source=True)
-
-
-def _short(digest: str) -> str:
-    return f"sha256 {digest[:8]}"
+    """The file's path where it is the same, else both."""
+    digests = old.plan.sources.get(role), new.plan.sources.get(role)
+    was, now = (os.path.relpath(side.paths[role]) if role in side.paths else "" for side in (old, new))
+    if all(digests) and was and now and was != now:
+        return Change(f"{section}:", was, now, digests)
+    what = "changed" if all(digests) else "is new" if digests[1] else "is gone"
+    return Change(f"{section}: {now or was or role} {what}", digests=digests)
 
 
 def shown(value: Any) -> str:

@@ -154,21 +154,26 @@ def _why(options: argparse.Namespace) -> None:
     from workflow.store.store import Store
     from workflow.why import explain
 
-    print(explain(options.target, Store.here(), _width()))
+    print(explain(options.target, Store.here(), _width())[0])
 
 
 def _plan(options: argparse.Namespace) -> None:
     from workflow.forecast import forecast
     from workflow.settle import default_recipes
     from workflow.store.store import Store
+    from workflow.why import asked, explain
 
     gc.disable()  # all that is read stays in use until the end; looking for garbage takes a fifth of the time
-    every = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
-    recipes = every if options.all else [Path(name).name.removesuffix(".yaml") for name in options.recipe]
-    text, stopped = forecast(recipes or default_recipes(), Store.here())
+    recipes = [asked(name)[1] for name in options.recipe] or default_recipes()
+    if options.all:
+        recipes = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+    one = len(options.recipe) == 1 and not options.all
+    text, stops = (
+        explain(options.recipe[0], Store.here(), _width()) if one else forecast(recipes, Store.here())
+    )
     print(text)
-    if stopped:
-        raise BuildError(f"{stopped} of the recipes cannot be built; each line above says why")
+    if stops:
+        raise BuildError("not all of it can be built; the lines above say why")
 
 
 def _diff(options: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ class Comparison:
         They may turn out as before: then `node` is not made again.
         """
         changed = [inner for inner in _behind(node) if self.changes(inner)]
-        hard = any(not change.source for inner in [*changed, node] for change in self.changes(inner))
+        hard = any(change.digests is None for inner in [*changed, node] for change in self.changes(inner))
         return [] if hard else [self.names[inner.address] for inner in changed]
 
 

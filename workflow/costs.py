@@ -56,10 +56,10 @@ class Costs:
         return cost_in(self.store.run_record(ref.product, key), similar) if key else None
 
     def _nearest(self, node: Node) -> Cost | None:
-        """The product of the same kind that has the most values in common; of equals the newest."""
+        """The product of its kind with the most values, sources and inputs in common, or the newest."""
         if node.product not in self._kinds:
             self._kinds[node.product] = list(self._known(node.product))
-        own = _values(node.slice, node.digests)
+        own = _values(node.slice, node.digests, {role: inner.address for role, inner in node.inputs.items()})
         best = max(self._kinds[node.product], key=lambda known: len(known[0] & own), default=None)
         return best[1] if best else None
 
@@ -72,7 +72,8 @@ class Costs:
             ref = InputRef(product=product, address=path.stem)
             plan, cost = plan_of(self.store, ref), self._of(ref, similar=True)
             if plan and cost:
-                yield _values(plan.slice, plan.sources), cost
+                inputs = {role: inner.address for role, inner in plan.inputs.items()}
+                yield _values(plan.slice, plan.sources, inputs), cost
 
 
 def _time(path: Path) -> float:

@@ -14,11 +14,15 @@ from workflow.state import Look, in_flow, names
 from workflow.store.store import Store
 
 LOGS = Path("logs")
+HEADER = ("product", "address", "state", "size", "age", "took", "also from")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One product as it is now; `bytes`, `age` (seconds) and `cost` are None where it is not built."""
+    """One product as it is now; `bytes`, `age` (seconds) and `cost` are None where it is not built.
+
+    `inputs` leaves out what another input is made from.
+    """
 
     name: str
     node: Node
@@ -39,12 +43,12 @@ class Fact:
         return path if path.is_file() else None
 
     @property
-    def state(self) -> tuple[str, str, str, str]:
+    def state(self) -> tuple[str, ...]:
         """Built or not, size, age, what making it took; empty where it is not built."""
         if self.age is None:
             return "not built", "", "", ""
         took = duration(self.cost.seconds) if self.cost else ""
-        return "built", size(self.bytes), f"{ago(self.age)} old", took
+        return "built", size(self.bytes), ago(self.age), took
 
 
 def facts(draw: Draw, recipe: str) -> list[Fact]:
@@ -59,13 +63,19 @@ def facts(draw: Draw, recipe: str) -> list[Fact]:
 
 def _fact(look: Look, node: Node, known: Mapping[str, str]) -> Fact:
     name = known[node.address]
-    inputs = tuple(dict.fromkeys(known[inner.address] for inner in node.inputs.values()))
+    inputs = tuple(dict.fromkeys(known[inner.address] for inner in _last_inputs(node)))
     key = look.key(node.product, node.address)
     if key is None:
         return Fact(name, node, inputs, None, None, None)
     folder = look.store.folder(node.product, key)
     age = max(0.0, time.time() - folder.stat().st_mtime)
     return Fact(name, node, inputs, look.size(node), age, cost_in(look.store.run_record(node.product, key)))
+
+
+def _last_inputs(node: Node) -> list[Node]:
+    """The inputs that no other input is made from: the others would only clutter the picture."""
+    inner = {behind.address for n in node.inputs.values() for behind in n.closure()[:-1]}
+    return [n for n in node.inputs.values() if n.address not in inner]
 
 
 def ago(seconds: float) -> str:
@@ -77,7 +87,7 @@ def ago(seconds: float) -> str:
 
 
 def terminal(draw: Draw, recipe: str, width: int | None = None) -> str:
-    """The flow as a tree: each product below the last of its inputs, its other inputs behind a `+`.
+    """The flow as a tree: each product below the last of its inputs, its other inputs in the last column.
 
     Args:
         draw: What draws the recipe.
@@ -86,7 +96,7 @@ def terminal(draw: Draw, recipe: str, width: int | None = None) -> str:
     """
     found = facts(draw, recipe)
     tree = list(_tree(found))
-    rows = [(label, fact.short, *fact.state, _others(fact, found)) for label, fact in tree]
+    rows = [HEADER, *((label, fact.short, *fact.state, _others(fact, found)) for label, fact in tree)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
@@ -120,7 +130,7 @@ def _parent(fact: Fact, found: Sequence[Fact]) -> str | None:
 def _others(fact: Fact, found: Sequence[Fact]) -> str:
     parent = _parent(fact, found)
     others = [name for name in fact.inputs if name != parent]
-    return f"+ {', '.join(others)}" if others else ""
+    return ", ".join(others)
 
 
 def logs(draw: Draw, recipe: str) -> str:
@@ -136,7 +146,7 @@ def mermaid(draw: Draw, recipe: str) -> str:
     ids = {fact.name: f"n{i}" for i, fact in enumerate(found)}
     lines = ["flowchart TD"]
     for fact in found:
-        state = ", ".join(filter(None, fact.state[1:])) or "not built"
+        state = ", ".join(part for part in fact.state if part and part != "built")
         kind = "built" if fact.age is not None else "open"
         lines.append(f'    {ids[fact.name]}["{fact.name}<br/>{fact.short}<br/>{state}"]:::{kind}')
     lines += [f"    {ids[name]} --> {ids[fact.name]}" for fact in found for name in fact.inputs]

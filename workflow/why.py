@@ -18,8 +18,9 @@ from workflow.costs import Cost, Costs, total
 from workflow.earlier import LastBuild
 from workflow.errors import BuildError
 from workflow.graph import Draw, Node
-from workflow.settle import PUBLISHED, RESULTS, last_files
+from workflow.settle import PUBLISHED, RESULTS, last_files, problems_of
 from workflow.state import Look, in_flow
+from workflow.store.records import InputRef
 from workflow.store.store import Store
 
 
@@ -27,8 +28,9 @@ from workflow.store.store import Store
 class Reason:
     """One product: whether it is there, whether the build makes it, and what explains that.
 
-    `own` is what changed in itself, `inputs` the names of changed inputs; `soft`: nothing but contents of
-    sources changed in front of it, so that it is cut off if they come to the same.
+    `own` is what changed in itself, `inputs` the names of changed inputs, `missing` what to say where
+    neither is known; `soft`: nothing but contents of sources changed in front of it, so that it is cut off
+    if they come to the same; `stops`: why it cannot be made.
     """
 
     name: str
@@ -36,17 +38,20 @@ class Reason:
     built: bool
     needed: bool
     linked: bool
-    known: bool
+    missing: str
     own: list[Change] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     soft: list[str] = field(default_factory=list)
     cost: Cost | None = None
+    stops: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """The state, and the reason for it."""
         if self.built:
             changes = self.changes()
             return f"built; new since the last build: {changes}" if changes else "built"
+        if self.stops:
+            return f"cannot be made: {'; '.join(self.stops)}"
         return f"not built: {self.job()}" if self.needed else "not built, not needed"
 
     def changes(self) -> str:
@@ -56,7 +61,7 @@ class Reason:
 
     def job(self) -> str:
         """Why it is made, whether that may turn out needless, and how long it will take."""
-        changes = self.changes() or ("its folder is gone" if self.known else "never built before")
+        changes = self.changes() or self.missing
         if self.linked:
             return f"{changes}; its content is known and only linked"
         soft = f"cut off if {_listed(self.soft)} {_verb('turn', self.soft)} out the same" if self.soft else ""
@@ -111,12 +116,24 @@ class Explained:
             built=self.look.key(node.product, node.address) is not None,
             needed=needed,
             linked=linked,
-            known=last is not None,
+            missing=self._missing(node, last),
             own=against.own(node),
             inputs=against.inputs(node),
             soft=against.soft(node),
             cost=self.costs.of(node, last) if needed and not linked else None,
+            stops=problems_of(node) if needed and not linked else [],
         )
+
+    def _missing(self, node: Node, last: InputRef | None) -> str:
+        if last is None:
+            return "never built before"
+        same = last.address == node.address
+        return "its folder is gone" if same else "changed; the plan of the last build cannot be read"
+
+    @property
+    def stops(self) -> list[str]:
+        """Why the build cannot be whole."""
+        return [stop for reason in self.reasons for stop in reason.stops]
 
     def summary(self) -> str:
         """`3 of 9 products to make, about 2 h 05 min`."""
@@ -124,16 +141,21 @@ class Explained:
         if not jobs:
             return f"all of {len(self.reasons)} products are built or linked; nothing is made"
         work = total(reason.cost for reason in jobs)
+        if self.stops:
+            return f"{len(jobs)} of {len(self.reasons)} products to make, but the build would stop"
         return f"{len(jobs)} of {len(self.reasons)} products to make, {work}"
 
 
-def explain(target: str, store: Store, width: int | None = None) -> str:
+def explain(target: str, store: Store, width: int | None = None) -> tuple[str, int]:
     """What a build of `target` would make and why, one line per product in the order of the flow.
 
     Args:
         target: results/<recipe>/<file>, results/<recipe>, recipes/<recipe>.yaml or a recipe's name.
         store: Where products are.
         width: Columns of the terminal, to wrap at; None: no wrapping.
+
+    Returns:
+        The lines, and how many things a build would stop at.
 
     Raises:
         BuildError: No such recipe or file, the recipe is wrong, or built.json is damaged.
@@ -142,7 +164,7 @@ def explain(target: str, store: Store, width: int | None = None) -> str:
     explained = Explained(Draw(store, folder), recipe, Costs(Look(store)), files)
     column = max((len(reason.name) for reason in explained.reasons), default=0) + 2
     lines = [_wrapped(f"{reason.name:<{column}}{reason}", column, width) for reason in explained.reasons]
-    return "\n".join([*lines, "", explained.summary()])
+    return "\n".join([*lines, "", explained.summary()]), len(explained.stops)
 
 
 def _wrapped(line: str, column: int, width: int | None) -> str:
