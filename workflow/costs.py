@@ -13,7 +13,6 @@ from workflow.fields import flat
 from workflow.graph import Node
 from workflow.progress import duration
 from workflow.state import Look
-from workflow.store.address import canonical
 from workflow.store.files import read_json
 from workflow.store.records import InputRef
 
@@ -40,7 +39,7 @@ class Costs:
     def __init__(self, look: Look):
         """Read the run records of the store that `look` looks into."""
         self.look, self.store = look, look.store
-        self._kinds: dict[str, list[tuple[frozenset[tuple[str, bytes]], Cost]]] = {}
+        self._kinds: dict[str, list[tuple[frozenset[tuple[str, str]], Cost]]] = {}
 
     def of(self, node: Node, earlier: InputRef | None = None) -> Cost | None:
         """What making `node` took in its own or the last build, else what the most similar one took."""
@@ -63,7 +62,7 @@ class Costs:
         best = max(self._kinds[node.product], key=lambda known: len(known[0] & own), default=None)
         return best[1] if best else None
 
-    def _known(self, product: str) -> Iterable[tuple[frozenset[tuple[str, bytes]], Cost]]:
+    def _known(self, product: str) -> Iterable[tuple[frozenset[tuple[str, str]], Cost]]:
         """Values and cost of the newest finished products of a kind, newest first."""
         receipts = sorted(
             (self.store.root / product).glob(f"{'[0-9a-f]' * 32}.json"), key=_time, reverse=True
@@ -83,8 +82,8 @@ def _time(path: Path) -> float:
         return 0.0
 
 
-def _values(*parts: dict[str, Any]) -> frozenset[tuple[str, bytes]]:
-    return frozenset((place, canonical(value)) for part in parts for place, value in flat(part))
+def _values(*parts: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((place, repr(value)) for part in parts for place, value in flat(part))
 
 
 def cost_in(path: Path, similar: bool = False) -> Cost | None:

@@ -52,13 +52,17 @@ class Look:
     def linked(self, node: Node) -> str | None:
         """The key of a product that is not built but known: its inputs are those of another one."""
         if node.address not in self._linked:
-            try:
-                key = next_key(self.store, node)
-            except BuildError:  # a damaged record: the build says so
-                key = None
-            there = key and (self.store.folder(node.product, key) / MANIFEST).is_file()
-            self._linked[node.address] = key if there else None
+            self._linked[node.address] = self._find(node)
         return self._linked[node.address]
+
+    def _find(self, node: Node) -> str | None:
+        if not all(self.key(inner.product, inner.address) for inner in node.inputs.values()):
+            return None
+        try:
+            key = next_key(self.store, node)
+        except BuildError:  # a damaged record: the build says so
+            return None
+        return key if key and (self.store.folder(node.product, key) / MANIFEST).is_file() else None
 
     def needed(self, targets: Iterable[Node]) -> dict[str, Node]:
         """What a build of `targets` makes or links, inputs first: address -> node.
