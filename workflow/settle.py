@@ -254,12 +254,26 @@ def forget(recipe: str, product: str) -> str:
     return "\n".join(removed) or f"{recipe}: {product} is not built, there is nothing to forget"
 
 
-def next_key(store: Store, node: Node) -> str | None:
-    """The key of a node whose inputs are built; else None: nothing of it can exist."""
+def next_key(store: Store, node: Node, known: Callable[[Node], str | None] | None = None) -> str | None:
+    """The key of a node whose inputs are there; else None: nothing of it can exist.
+
+    Args:
+        store: Where the inputs are.
+        node: What is asked for.
+        known: The key of an input, or None; default: that of its receipt.
+
+    Raises:
+        BuildError: A record of an input is damaged.
+    """
     contents: dict[str, str] = {}
     for role, inner in node.inputs.items():
-        receipt = store.built(inner.product, inner.address)
-        if receipt is None:
+        key = known(inner) if known else _built_key(store, inner)
+        if key is None:
             return None
-        contents[role] = read_manifest(store.folder(inner.product, receipt.key)).content
+        contents[role] = read_manifest(store.folder(inner.product, key)).content
     return key_of(node.plan, contents)
+
+
+def _built_key(store: Store, node: Node) -> str | None:
+    receipt = store.built(node.product, node.address)
+    return receipt.key if receipt else None

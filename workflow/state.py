@@ -56,10 +56,10 @@ class Look:
         return self._linked[node.address]
 
     def _find(self, node: Node) -> str | None:
-        if not all(self.key(inner.product, inner.address) for inner in node.inputs.values()):
-            return None
         try:
-            key = next_key(self.store, node)
+            key = next_key(
+                self.store, node, lambda inner: self.key(inner.product, inner.address) or self.linked(inner)
+            )
         except BuildError:  # a damaged record: the build says so
             return None
         return key if key and (self.store.folder(node.product, key) / MANIFEST).is_file() else None
