@@ -1,8 +1,9 @@
 """What Snakemake asks while it draws its graph: which stamps a file needs, and how a job may run.
 
 Only the main process reads recipes. Jobs on other machines see plans alone. Before Snakemake looks, the
-stamps are brought in line with the truth: a stamp stands exactly where a receipt with its folder does,
-and is never older than the stamps of its inputs.
+stamps are brought in line with the truth: a stamp stands exactly where a receipt with its folder does.
+A product that is built is shown without inputs, so Snakemake never weighs times against each other and
+its graph holds what is to be made and what that is made from, however many products there are.
 """
 
 from __future__ import annotations
@@ -49,9 +50,13 @@ def draw() -> Draw:
     return Draw(Store.here())
 
 
+Needs = dict[str, dict[str, Node]]
+"""Address -> the inputs (by role) that a job of it would need: none if it is built."""
+
+
 @cache
-def _settled() -> dict[str, Node]:
-    """Address -> node of what was settled in this process."""
+def _settled() -> Needs:
+    """What was settled in this process."""
     return {}
 
 
@@ -95,9 +100,8 @@ def inputs_of(product: str) -> Callable[[Any], dict[str, str]]:
 
     def inputs(wildcards: Any) -> dict[str, str]:
         store = Store.here()
-        if node := _settled().get(wildcards.address):
-            needed: Any = node.inputs
-        else:
+        needed: Any = _settled().get(wildcards.address)
+        if needed is None:
             try:
                 needed = store.plan(product, wildcards.address).inputs
             except BuildError as error:
@@ -120,13 +124,13 @@ def gpus_for(product: str) -> Callable[[Any], int]:
     return gpus
 
 
-def settle(store: Store, node: Node, settled: dict[str, Node] | None = None) -> None:
+def settle(store: Store, node: Node, settled: Needs | None = None) -> None:
     """Write the plans of `node` and of all it needs, and set the stamps right.
 
     Args:
         store: The store.
         node: What is wanted.
-        settled: Address -> node of what needs no second look; those of this call are added.
+        settled: What needs no second look; what this call settles is added.
 
     Raises:
         BuildError: Something that is not built yet cannot be: a source is missing or a model unpinned.
@@ -135,12 +139,13 @@ def settle(store: Store, node: Node, settled: dict[str, Node] | None = None) -> 
     problems: list[str] = []
     for inner in node.closure(settled):
         store.write_plan(inner.product, inner.address, inner.asked)
-        sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
-        where = {"sources": sources, "execution": inner.execution}
-        store.write_where(inner.product, inner.address, where)
+        settled[inner.address] = {}
         if not _set_stamp(store, inner):
+            settled[inner.address] = inner.inputs
             problems += problems_of(inner)
-        settled[inner.address] = inner
+            sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
+            where = {"sources": sources, "execution": inner.execution}
+            store.write_where(inner.product, inner.address, where)
     if problems:
         raise BuildError("\n".join(dict.fromkeys(problems)))
 
@@ -154,11 +159,8 @@ def _set_stamp(store: Store, node: Node) -> bool:
         return False
     if not path.exists():
         stamp(store, receipt)
-        _set_time(path, _time(store.file(node.product, node.address, ".json")))
-    inputs = [store.stamp(inner.product, inner.address) for inner in node.inputs.values()]
-    newest = max(map(_time, inputs), default=0)
-    if newest > _time(path):
-        _set_time(path, newest)
+        made = store.file(node.product, node.address, ".json").stat().st_mtime_ns
+        os.utime(path, ns=(made, made))  # what is published already is not older than it
     return True
 
 
@@ -174,18 +176,6 @@ def linked(store: Store, node: Node) -> Receipt | None:
     receipt = Receipt(product=node.product, address=node.address, key=key, manifest=read_manifest(folder))
     store.write_receipt(receipt)
     return receipt
-
-
-def _time(path: Path) -> int:
-    """The mtime in ns; 0 if there is no such file."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def _set_time(path: Path, time: int) -> None:
-    os.utime(path, ns=(time, time))
 
 
 def problems_of(node: Node) -> list[str]:
@@ -229,8 +219,8 @@ def last_files(graph: Graph) -> list[str]:
 def forget(recipe: str, product: str) -> str:
     """Drop a product of a recipe, finished or half made, so that the next build makes it again.
 
-    `product` is a name of the graph or of a published file. What is made from it is cut off by its
-    content: products behind it are made again only if the new one differs.
+    `product` is a name of the graph or of a published file. The recipe's products behind it lose their
+    receipts, not their folders: they are made again only if the new one differs in content.
 
     Returns:
         What was removed, one line each.
@@ -246,12 +236,25 @@ def forget(recipe: str, product: str) -> str:
     if key is None:
         return f"{recipe}: {product} is not built, there is nothing to forget"
     with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
+        for path in _behind(store, recipe, node):
+            path.unlink(missing_ok=True)
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
         there = [path for path in [*doomed, store.work(key)] if path.exists()]
         for path in there:  # the receipt first: a killed `forget` leaves nothing that looks built
             remove_tree(path)
     removed = [f"removed {path}" for path in there]
     return "\n".join(removed) or f"{recipe}: {product} is not built, there is nothing to forget"
+
+
+def _behind(store: Store, recipe: str, node: Node) -> list[Path]:
+    """Receipts of the recipe's products that are made from `node`, the last first."""
+    products = {found.address: found for found in graph(recipe).products.values()}
+    behind = [
+        found
+        for found in products.values()
+        if found.address != node.address and any(n.address == node.address for n in found.closure())
+    ]
+    return [store.file(found.product, found.address, ".json") for found in reversed(behind)]
 
 
 def next_key(store: Store, node: Node, known: Callable[[Node], str | None] | None = None) -> str | None:
