@@ -84,7 +84,7 @@ def _fields(name: str, old: Side, new: Side) -> list[Change]:
 
 def fields(name: str, plan: Plan) -> dict[str, Any]:
     """Field of the recipe -> value, of everything in a plan's slice; what is null counts as not set."""
-    found = ((field_of(plan.product, name, place), value) for place, value in flat(plan.slice))
+    found = ((field_of(plan.product, name, plan.slice, place), value) for place, value in flat(plan.slice))
     return {field: value for field, value in found if field and value is not None}
 
 
@@ -92,7 +92,7 @@ def _sources(name: str, old: Side, new: Side) -> list[Change]:
     before, after = old.plan.sources, new.plan.sources
     roles = [*after, *(role for role in before if role not in after)]
     return [
-        _source(source_of(new.plan.product, name), role, old, new)
+        _source(source_of(new.plan.product, name, new.plan.slice), role, old, new)
         for role in roles
         if before.get(role) != after.get(role)
     ]

@@ -41,13 +41,14 @@ def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, inner
 
 
-def field_of(product: str, name: str, place: str) -> str | None:
+def field_of(product: str, name: str, chosen: dict[str, Any], place: str) -> str | None:
     """The field of the recipe behind a place in a slice.
 
     Args:
         product: Kind of product.
         name: Its name in the graph; `rows_train` and `rows_test` take from different sections.
-        place: Dotted path in the slice, e.g. `answer.pattern`.
+        chosen: The whole slice.
+        place: Dotted path in it, e.g. `answer.pattern`.
 
     Returns:
         E.g. `voting.answer.pattern`; None for a place that no field sets.
@@ -57,13 +58,14 @@ def field_of(product: str, name: str, place: str) -> str | None:
     sections = SECTIONS.get(product, {"": product})
     first, _, rest = place.partition(".")
     section, inner = (sections[first], rest) if first in sections else (sections.get("", product), place)
-    return ".".join(part for part in (_split(section, name), inner) if part)
+    return ".".join(part for part in (_split(section, name, chosen), inner) if part)
 
 
-def source_of(product: str, name: str) -> str:
-    """The section of the recipe that names the source files of a product."""
-    return _split(SOURCES.get(product, product), name)
+def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
+    """The section of the recipe that names the source files of a product; arguments as `field_of`."""
+    return _split(SOURCES.get(product, product), name, chosen)
 
 
-def _split(section: str, name: str) -> str:
-    return section.format(split=name.rpartition("_")[2])
+def _split(section: str, name: str, chosen: dict[str, Any]) -> str:
+    """Test rows that are a share of the training file take from its section."""
+    return section.format(split="train" if "split" in chosen else name.rpartition("_")[2])

@@ -164,7 +164,7 @@ def explain(target: str, store: Store, width: int | None = None) -> tuple[str, i
     explained = Explained(Draw(store, folder), recipe, Costs(Look(store)), files)
     column = max((len(reason.name) for reason in explained.reasons), default=0) + 2
     lines = [_wrapped(f"{reason.name:<{column}}{reason}", column, width) for reason in explained.reasons]
-    return "\n".join([*lines, "", explained.summary()]), len(explained.stops)
+    return "\n".join([*lines, "", _wrapped(explained.summary(), 0, width)]), len(explained.stops)
 
 
 def _wrapped(line: str, column: int, width: int | None) -> str:
