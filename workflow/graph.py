@@ -23,6 +23,9 @@ from workflow.store.address import address_of
 from workflow.store.records import Plan
 from workflow.store.store import Store
 
+EXECUTED = ("adapter", "predictions")
+"""Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -161,7 +164,6 @@ class _Products:
 
     def __init__(self, draw: Draw, recipe: Recipe, path: Path):
         self.draw, self.recipe, self.path, self.folder = draw, recipe, path, path.parent
-        self.execution = recipe.execution.model_dump(mode="json")
 
     def all(self) -> dict[str, Node]:
         recipe = self.recipe
@@ -184,7 +186,8 @@ class _Products:
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
         digests = self.draw.digests(parts.get("sources", {}), expected)
-        return Node(product, digests=digests, execution=self.execution, recipe=str(self.path), **parts)
+        execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
+        return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
 
     def _rows(self, split: str) -> Node:
         dataset = self.recipe.dataset
