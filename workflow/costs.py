@@ -111,5 +111,5 @@ def total(costs: Iterable[Cost | None]) -> str:
     seconds = sum(cost.seconds for cost in known if cost)
     missing = sum(cost is None for cost in known)
     if missing == len(known):
-        return "nobody knows yet how long it takes" if known else "no time at all"
+        return "nobody knows yet how long it takes"
     return f"about {duration(seconds)}" + (f" and {missing} of unknown length" if missing else "")
