@@ -49,6 +49,9 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     new.set_defaults(run=_new)
     lock = commands.add_parser("lock", help="write the hub's newest commit where a recipe says `unpinned`")
     lock.add_argument("recipe", type=Path, help="recipe file")
+    lock.add_argument(
+        "--data", action="store_true", help="write the SHA-256 of data files that lack one, too"
+    )
     lock.set_defaults(run=_lock)
     forget = commands.add_parser("forget", help="drop a product; the next build makes it again")
     forget.add_argument("recipe", help="recipe name")
@@ -205,8 +208,13 @@ def _new(options: argparse.Namespace) -> None:
 
 def _lock(options: argparse.Namespace) -> None:
     from workflow.hub import lock
+    from workflow.pinning import pin_data
+    from workflow.recipe import load_recipe
 
-    print(lock(options.recipe))
+    if options.data:
+        print("\n".join(pin_data(options.recipe)))
+    if load_recipe(options.recipe).model.is_hub or not options.data:
+        print(lock(options.recipe))
 
 
 def _forget(options: argparse.Namespace) -> None:

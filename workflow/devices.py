@@ -29,7 +29,7 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_name() -> str:
-    """What the driver calls the first GPU of this machine, e.g. `NVIDIA H200`; `GPU` where it does not say."""
+    """What the driver calls the first GPU, e.g. `NVIDIA H200`; `GPU` where it does not say."""
     for path in sorted(_DRIVER.glob("*/information")):
         for line in path.read_text().splitlines():
             if line.startswith("Model:"):

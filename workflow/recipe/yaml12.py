@@ -72,6 +72,14 @@ def parse(text: str) -> Document:
     return document
 
 
+def value_of(text: str) -> Any:
+    """The value of a document, or None where the text is not one."""
+    try:
+        return parse(text).value
+    except YamlError:
+        return None
+
+
 class _Builder:
     """Turns nodes into plain values and fills the places."""
 
