@@ -14,7 +14,7 @@ from pathlib import Path
 
 from workflow.graph import Draw, Graph, Node
 from workflow.publish import publish
-from workflow.settle import PUBLISHED
+from workflow.settle import PUBLISHED, settle
 from workflow.store.address import canonical
 from workflow.store.files import digests_of
 from workflow.store.records import Manifest, Receipt, key_of
@@ -94,6 +94,17 @@ class Folder:
         run = self.snakemake(*targets)
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout + run.stderr
+
+    def make(self, recipe: str, *names: str) -> None:
+        """Run the jobs of these products of the graph, and of what they need, as the rules do."""
+        graph = self.graph(recipe)
+        for node in (inner for name in names for inner in graph.node(name).closure()):
+            if self.store.built(node.product, node.address) is None:
+                settle(self.store, node)
+                subprocess.run(
+                    [sys.executable, "-m", "workflow", node.product, "--address", node.address],
+                    cwd=self.root, env=environment(), check=True, capture_output=True,
+                )  # fmt: skip
 
     def planned(self, *targets: str) -> dict[str, int]:
         """Rule -> number of jobs that `snakemake -n` would run."""
