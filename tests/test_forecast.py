@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from workspace import RECIPE, Folder, environment, folder, pretend, record_run
+from workspace import RECIPE, Folder, folder, pretend, record_run
 
 from workflow.cli import main
 from workflow.forecast import forecast
@@ -74,29 +71,3 @@ def test_nothing_is_written(built: Folder) -> None:
     before = sorted(built.path("store").rglob("*"))
     forecast(["a", "small"], built.store)
     assert sorted(built.path("store").rglob("*")) == before
-
-
-@pytest.mark.slow
-def test_a_thousand_finished_recipes_take_two_seconds(built: Folder) -> None:
-    """Processor time, since other programs may run; a few dozen recipes tell what one more costs."""
-    draw = built.draw()
-    for i in range(50):
-        built.path(f"recipes/m{i}.yaml").write_text(RECIPE.replace("r: 8", f"r: {i + 9}"))
-        pretend(built, f"m{i}", draw=draw)
-    few = cpu_seconds(built, "small", "small-base")
-    many = cpu_seconds(built, *(f"m{i}" for i in range(50)))
-    assert few + (many - few) / 50 * 1000 < 2
-
-
-def cpu_seconds(place: Folder, *recipes: str) -> float:
-    """The least of three tries."""
-    found = []
-    for _ in range(3):
-        began = os.times()
-        command = [sys.executable, "-m", "workflow", "plan", *recipes]
-        subprocess.run(command, cwd=place.root, env=environment(), check=True, capture_output=True)
-        ended = os.times()
-        found.append(
-            ended.children_user + ended.children_system - began.children_user - began.children_system
-        )
-    return min(found)
