@@ -9,6 +9,7 @@ from workspace import RECIPE, Folder, folder, pretend, record_run
 
 from workflow.cli import main
 from workflow.forecast import forecast
+from workflow.why import explain
 
 
 @pytest.fixture
@@ -71,3 +72,13 @@ def test_nothing_is_written(built: Folder) -> None:
     before = sorted(built.path("store").rglob("*"))
     forecast(["a", "small"], built.store)
     assert sorted(built.path("store").rglob("*")) == before
+
+
+def test_a_recipe_of_rows_alone_has_nothing_to_build(built: Folder) -> None:
+    head = RECIPE[: RECIPE.index("tuning:")].replace(
+        "  train: {path: data/train.jsonl, format: round1}\n", ""
+    )
+    built.path("recipes/rows.yaml").write_text(head)
+    said = "nothing to build: the recipe has neither tuning nor sampling"
+    assert forecast(["rows"], built.store)[0].startswith(f"rows  {said}\n")
+    assert explain("rows", built.store) == (said, 0)

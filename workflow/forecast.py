@@ -9,7 +9,7 @@ from workflow.costs import Cost, Costs, total
 from workflow.earlier import LastBuild, matched
 from workflow.errors import BuildError
 from workflow.graph import Draw, Node
-from workflow.settle import PUBLISHED, last_files, problems_of
+from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
 from workflow.state import Look, names
 from workflow.store.store import Store
 
@@ -23,6 +23,7 @@ class Outlook:
     linked: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
+    empty: bool = False
 
     def __str__(self) -> str:
         """`built`, what is made, or the first thing that a build stops at."""
@@ -31,6 +32,8 @@ class Outlook:
             return f"cannot: {self.stops[0]}{more}"
         if self.jobs:
             return f"to make: {', '.join(self.labels[address] for address in self.jobs)}"
+        if self.empty:
+            return NOTHING
         return f"built ({self.linked} linked)" if self.linked else "built"
 
 
@@ -49,7 +52,7 @@ class Forecast:
             graph = self.draw.recipe(recipe)
             targets = [graph.node(PUBLISHED[name][0]) for name in last_files(graph)]
             needed = self.look.needed(targets)
-            return self._outlook(recipe, needed) if needed else Outlook(recipe)
+            return self._outlook(recipe, needed) if needed else Outlook(recipe, empty=not targets)
         except BuildError as error:
             return Outlook(recipe, stops=[str(error).splitlines()[0]])
 

@@ -207,6 +207,9 @@ def default_targets(wildcards: Any) -> list[str]:
         _stop(error)
 
 
+NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
+
+
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
     for names in (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",), ("merged",)):

@@ -18,7 +18,7 @@ from workflow.costs import Cost, Costs, total
 from workflow.earlier import LastBuild
 from workflow.errors import BuildError
 from workflow.graph import Draw, Node
-from workflow.settle import PUBLISHED, RESULTS, last_files, problems_of
+from workflow.settle import NOTHING, PUBLISHED, RESULTS, last_files, problems_of
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef
 from workflow.store.store import Store
@@ -138,6 +138,8 @@ class Explained:
     def summary(self) -> str:
         """`3 of 9 products to make, about 2 h 05 min`."""
         jobs = [reason for reason in self.reasons if reason.needed and not reason.linked]
+        if not self.targets:
+            return NOTHING
         if not jobs:
             return f"all of {len(self.reasons)} products are built or linked; nothing is made"
         work = total(reason.cost for reason in jobs)
@@ -164,7 +166,9 @@ def explain(target: str, store: Store, width: int | None = None) -> tuple[str, i
     explained = Explained(Draw(store, folder), recipe, Costs(Look(store)), files)
     column = max((len(reason.name) for reason in explained.reasons), default=0) + 2
     lines = [_wrapped(f"{reason.name:<{column}}{reason}", column, width) for reason in explained.reasons]
-    return "\n".join([*lines, "", _wrapped(explained.summary(), 0, width)]), len(explained.stops)
+    return "\n".join([*lines, *([""] if lines else []), _wrapped(explained.summary(), 0, width)]), len(
+        explained.stops
+    )
 
 
 def _wrapped(line: str, column: int, width: int | None) -> str:
