@@ -16,5 +16,7 @@ rule shards:
     threads: 2
     resources:
         mem_mb=4000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake shards --address {wildcards.address:q} --log {log:q} --threads {threads}"

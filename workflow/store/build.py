@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from workflow.devices import claimed
+from workflow.devices import claimed, gpu_name
 from workflow.disk import one_line
 from workflow.errors import BuildError
 from workflow.progress import duration, say
@@ -230,6 +230,7 @@ def _record_run(path: Path, seconds: float, job: Job) -> None:
         "cores": os.cpu_count(),
         "threads": job.resources.threads,
         "gpus": job.resources.gpus,
+        **({"device": gpu_name()} if job.resources.gpus else {}),
         "versions": _versions(),
         **(read_json(extra) if extra.exists() else {}),
     }
