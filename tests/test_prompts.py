@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from workflow import prompts
+from workflow import bounds
+from workflow.bounds import memory_limit, time_limit
 from workflow.errors import BuildError
-from workflow.prompts import PromptTemplate, memory_limit, time_limit
+from workflow.prompts import PromptTemplate
 
 ROW: dict[str, Any] = {
     "id": "r1",
@@ -190,7 +191,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_templates(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts, "SECONDS", 0.3)
+    monkeypatch.setattr(bounds, "SECONDS", 0.3)
     before, limits = (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         resource.getrlimit(resource.RLIMIT_AS),
