@@ -8,25 +8,21 @@ before is linked, and of a shard that was not, only the rows that no neighbourin
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from workflow.death import die_with_parent
 from workflow.encoding import Unequal
 from workflow.errors import BuildError
+from workflow.processes import in_order
 from workflow.products.rows import ROWS
 from workflow.progress import Progress, say
 from workflow.prompts import PromptTemplate
 from workflow.store.address import address_of
 from workflow.store.build import Job
-from workflow.store.files import digests_of
+from workflow.store.files import digests_of, remove_tree
 from workflow.store.pieces import Pieces
 from workflow.tokenizing import Tokenizing
 from workflow.tokens import (
@@ -66,6 +62,7 @@ def make(job: Job) -> dict[str, Any]:
         counts, tokenized, total = _all(job, path, fast=True)
     except Unequal:
         say("shards: gigatoken's tokens are not those of HF tokenizers; tokenizing with the latter")
+        remove_tree(_Shards(job, path, fast=False).pieces.folder)
         for shard in job.out.iterdir():
             shard.unlink()
         counts, tokenized, total = _all(job, path, fast=False)
@@ -95,64 +92,22 @@ def spans(path: Path) -> Iterator[Span]:
 def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
     counts = dict.fromkeys(_COUNTS, 0)
     tokenized = total = 0
-    progress = Progress("shards", path.stat().st_size >> 20, "MB")
-    done = 0
-    for span, (found, new, rows) in _shards(_Shards(job, path, fast), job.resources.threads):
-        counts = {n: (max if n == "longest" else int.__add__)(counts[n], found[n]) for n in _COUNTS}
-        tokenized, total, done = tokenized + new, total + rows, done + span[1]
+    progress, done = Progress("shards", path.stat().st_size >> 20, "MB"), 0
+    work = _Shards(job, path, fast)
+    for made in in_order(work.make, chain(enumerate(spans(path)), [None]), job.resources.threads):
+        counts = {n: (max if n == "longest" else int.__add__)(counts[n], made.counts[n]) for n in _COUNTS}
+        tokenized, total, done = tokenized + made.tokenized, total + made.rows, done + made.bytes
         progress.reached(done >> 20)
     return dict(sorted(counts.items())), tokenized, total
 
 
-Done = tuple[dict[str, int], int, int]
-"""A shard's counts, the rows of it that were tokenized, and all its rows."""
+class Done(NamedTuple):
+    """What came of a shard."""
 
-
-def _shards(work: _Shards, processes: int) -> Iterator[tuple[Span, Done]]:
-    """Make all shards, in order, by as many processes as there are."""
-    cuts = enumerate(spans(work.path))
-    if processes < 2:
-        for number, span in cuts:
-            yield span, work.shard(number, span)
-        work.rendering()
-        return
-    with ProcessPoolExecutor(processes, get_context("fork"), _start, (work,)) as pool:
-        waiting: deque[tuple[Span, Future[Done]]] = deque()
-        try:
-            for number, span in cuts:
-                waiting.append((span, pool.submit(_shard, number, span)))
-                while len(waiting) > 4 * processes or (waiting and waiting[0][1].done()):
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            rendering = pool.submit(_rendering)
-            for span, future in waiting:
-                yield span, future.result()
-            rendering.result()
-        except BrokenProcessPool:
-            raise BuildError("shards: a process was killed, most likely for memory; build again") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_work: _Shards | None = None
-
-
-def _start(work: _Shards) -> None:
-    """Begin as a process of the pool."""
-    global _work
-    die_with_parent()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one process per core already
-    _work = work
-
-
-def _shard(number: int, span: Span) -> Done:
-    assert _work
-    return _work.shard(number, span)
-
-
-def _rendering() -> None:
-    assert _work
-    _work.rendering()
+    bytes: int = 0
+    counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
+    rows: int = 0
+    tokenized: int = 0
 
 
 class _Shards:
@@ -170,13 +125,20 @@ class _Shards:
         self.pieces = Pieces(job.pieces / "tokens" / context, _ENDING)
         self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
 
-    def rendering(self) -> None:
+    def make(self, cut: tuple[int, Span] | None) -> Done:
+        """Make the shard of a number and span; None stands for what is not of any shard."""
+        if cut is None:
+            self._rendering()
+            return Done()
+        return self._shard(*cut)
+
+    def _rendering(self) -> None:
         """Write what prediction must know about the tokenizer, which need not be loaded for it again."""
         pieces, target = Pieces(self.pieces.folder, ".json"), self.job.out / RENDERING
         if not pieces.take("rendering", target):
             pieces.put("rendering", rendering_bytes(self.tokenizing.renderer.rendering), target)
 
-    def shard(self, number: int, span: Span) -> Done:
+    def _shard(self, number: int, span: Span) -> Done:
         """Link or make a shard."""
         with self.path.open("rb") as file:
             file.seek(span[0])
@@ -195,7 +157,7 @@ class _Shards:
             self.pieces.put(label, shard_bytes(rows, digests), target)
             new = len(missing)
         shard = Shard(target)
-        return shard.counts(), new, len(shard.ids)
+        return Done(span[1], shard.counts(), len(shard.ids), new)
 
     def _known(self, label: str, digests: list[bytes]) -> dict[bytes, TokenRow]:
         """Rows that versions of this shard with the same first or last line have."""
