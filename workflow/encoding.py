@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from workflow.errors import BuildError
 
 SAMPLE = 64
 """One text in so many is encoded by both back-ends, and the first of every batch."""
+
+
+MANY = 64
+"""Texts for which it pays to prepare gigatoken and the table of what tokens spell."""
 
 
 class Unequal(Exception):
@@ -43,9 +48,17 @@ class Encoder:
 
     def __init__(self, backend: Any, fast: bool = False):
         """Encode as `backend` does; `fast`: by gigatoken if possible."""
-        self.backend = backend
-        self.table = TokenBytes.of(backend)
-        self.gigatoken = _gigatoken(backend) if fast and self.table else None
+        self.backend, self.fast = backend, fast
+
+    @cached_property
+    def table(self) -> TokenBytes | None:
+        """What each token spells, if tokens spell bytes."""
+        return TokenBytes.of(self.backend)
+
+    @cached_property
+    def gigatoken(self) -> Any:
+        """gigatoken's form of the tokenizer, or None."""
+        return _gigatoken(self.backend) if self.fast and self.table else None
 
     def encode(self, texts: Sequence[str], rows: Sequence[str]) -> Encoded:
         """Token ids of each text, special tokens in it recognised, none added.
@@ -56,12 +69,13 @@ class Encoder:
         """
         if not texts:
             return Encoded(np.zeros(0, np.int32), np.zeros(0, np.int64))
-        if self.gigatoken:
+        many = len(texts) >= MANY
+        if many and self.gigatoken:
             encoded = self._quickly(texts)
             if encoded is not None:
                 return encoded
         encoded = self._encode(texts)
-        suspects = self.table.lost(*encoded, texts) if self.table else range(len(texts))
+        suspects = self.table.lost(*encoded, texts) if many and self.table else range(len(texts))
         if suspects:
             self._refuse_losses(encoded.rows(), texts, rows, suspects)
         return encoded

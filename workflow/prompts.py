@@ -94,7 +94,9 @@ class PromptTemplate:
                 tree = environment.parse(text)
                 self._refuse_loading(tree)
                 self.meaning = _meaning(tree)
-                return environment.from_string(text)
+                template = environment.from_string(text)
+                template.globals = dict(template.globals)  # a ChainMap: every context would walk through it
+                return template
         except TemplateSyntaxError as error:
             raise BuildError(f"{self.path}:{error.lineno}: {error.message}") from None
         except (OSError, Expired) as error:

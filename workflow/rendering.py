@@ -111,7 +111,9 @@ class Renderer:
 
         template = self.tokenizer.get_chat_template()
         if template != self._compiled[0]:
-            self._compiled = template, _compile_jinja_template(template), self.tokenizer.special_tokens_map
+            compiled = _compile_jinja_template(template)
+            compiled.globals = dict(compiled.globals)  # a ChainMap: every context would walk through it
+            self._compiled = template, compiled, self.tokenizer.special_tokens_map
         _, compiled, special = self._compiled
         return str(
             compiled.render(
