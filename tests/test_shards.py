@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from token_rows import TINY, job, row
 
 from workflow import tokenizing
 from workflow.errors import BuildError
 from workflow.products import shards
 from workflow.rendering import Renderer
-from workflow.store.build import Job
 from workflow.tokens import read_rendering, read_rows
-
-TINY = Path(__file__).parent.parent / "recipes/models/tiny-qwen2"
-TEMPLATE = "{% block user %}{{ text }}{% endblock %}{% block assistant %}{{ answer }}{% endblock %}"
 
 
 @pytest.fixture(scope="module")
@@ -27,31 +23,6 @@ def loaded() -> Renderer:
 @pytest.fixture(autouse=True)
 def _one_tokenizer(loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
-
-
-def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
-    return {
-        "id": f"r{number:03d}",
-        "prompt": {"text": text},
-        "target": {"answer": answer},
-        "rendered": rendered,
-    }
-
-
-def job(tmp_path: Path, rows: list[dict[str, Any]], split: str, overflow: str, limits: Any) -> Job:
-    total, source, target = limits if isinstance(limits, tuple) else (limits, None, None)
-    for name in ("rows", "out"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    (tmp_path / "rows/rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "p.jinja").write_text(TEMPLATE)
-    chosen = {
-        "split": split, "overflow": overflow,
-        "max_length": total, "max_source_length": source, "max_target_length": target,
-    }  # fmt: skip
-    inputs = {"rows": tmp_path / "rows", "tokenizer": TINY}
-    return Job(
-        chosen, inputs, {"template": tmp_path / "p.jinja"}, tmp_path / "out", tmp_path, tmp_path / "pieces"
-    )
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",

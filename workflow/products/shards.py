@@ -92,13 +92,17 @@ def spans(path: Path) -> Iterator[Span]:
 def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
     counts = dict.fromkeys(_COUNTS, 0)
     tokenized = total = 0
-    progress, done = Progress("shards", path.stat().st_size >> 20, "MB"), 0
+    progress, done = Progress("shards", _megabytes(path.stat().st_size), "MB"), 0
     work = _Shards(job, path, fast)
     for made in in_order(work.make, chain(enumerate(spans(path)), [None]), job.resources.threads):
         counts = {n: (max if n == "longest" else int.__add__)(counts[n], made.counts[n]) for n in _COUNTS}
         tokenized, total, done = tokenized + made.tokenized, total + made.rows, done + made.bytes
-        progress.reached(done >> 20)
+        progress.reached(_megabytes(done))
     return dict(sorted(counts.items())), tokenized, total
+
+
+def _megabytes(size: int) -> int:
+    return -(-size >> 20)
 
 
 class Done(NamedTuple):
