@@ -114,6 +114,27 @@ def test_any_text_survives(tiny: Renderer, qwen: Renderer, user: str, answer: st
         assert back == unicodedata.normalize("NFC", answer) + "<|im_end|>"
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHAT_TEMPLATE,
+        "{{ bos_token }}{% for m in messages if m.role != 'system' %}{{ loop.index0 }}{{ m.content | tojson }}"
+        "{% endfor %}{{ eos_token }}{{ tools is none }}{{ documents }}",
+        "{%- set ns = namespace(n=0) %}\n  {%- for m in messages %}\n {%- set ns.n = ns.n + 1 %}\n"
+        "{{ m['role'] + ns.n | string }}\n{%- if m.reasoning_content is defined %}!{%- endif %}{%- endfor %}"
+        "{% if add_generation_prompt %}>{% else %}{% generation %}x{% endgeneration %}{% endif %}",
+    ],
+)
+def test_the_chat_is_what_transformers_makes_of_it(changed: Any, template: str) -> None:
+    one = changed(template)
+    for messages in (MESSAGES, MESSAGES[1:], MESSAGES[:1], [{"role": "user", "content": "<|im_end|>\u2028"}]):
+        for open_turn in (True, False):
+            wanted = one.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=open_turn
+            )
+            assert one._chat_text(messages, open_turn) == wanted
+
+
 @pytest.mark.parametrize("turn", [0, 1, 2])
 def test_a_special_token_in_the_data(tiny: Renderer, turn: int) -> None:
     messages = [dict(m) for m in MESSAGES]
@@ -191,6 +212,21 @@ def test_a_tokenizer_that_drops_chinese(tmp_path: Path) -> None:
         BuildError, match="row r7: the tokenizer loses the characters 答 案 是 ：; use another tokenizer"
     ):
         one.encode(["ok", "答案是：A"], ["r6", "r7"])
+
+
+def test_bytes_are_compared_exactly(tiny: Renderer, qwen: Renderer) -> None:
+    texts = ["答案是：A", "", "x", "\U0001f600\u0301", "<|im_end|>", "é"] * 20
+    for one in (tiny, qwen):
+        table, encoded = one.encoder.table, one.encode(texts, texts)
+        assert table is not None
+        assert table.lost(*encoded, texts) == []
+        for i, token in ((0, 40), (encoded.ends[0], 41)):
+            ids = encoded.ids.copy()
+            ids[i] = token
+            assert table.lost(ids, encoded.ends, texts) == [0 if i == 0 else 2]
+        moved = encoded.ends.copy()
+        moved[0] -= 1  # the same bytes, but one of them belongs to the next text
+        assert table.lost(encoded.ids, moved, texts) == [0]
 
 
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
