@@ -261,10 +261,8 @@ def test_the_meaning_of_a_template_is_without_comments(tmp_path: Path) -> None:
 
 def test_a_runaway_row_among_many_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "SECONDS", 0.2)
-    slow = (
-        "{% block user %}{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}{% endblock %}"
-    )
-    one = template(tmp_path, slow)
+    loops = "{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}"
+    one = template(tmp_path, f"{{% block user %}}{loops}{{% endblock %}}")
     rows = [{"id": f"r{i}", "prompt": {"n": 99999 if i == 700 else i % 9}, "target": {}} for i in range(900)]
     with bounds.shared_bounds(), pytest.raises(BuildError, match=r"row r700: not finished after 0.2 s"):
         for row in rows:

@@ -118,7 +118,7 @@ def test_any_text_survives(tiny: Renderer, qwen: Renderer, user: str, answer: st
     "template",
     [
         CHAT_TEMPLATE,
-        "{{ bos_token }}{% for m in messages if m.role != 'system' %}{{ loop.index0 }}{{ m.content | tojson }}"
+        "{{ bos_token }}{% for m in messages if m.role != 'user' %}{{ loop.index0 }}{{ m.content | tojson }}"
         "{% endfor %}{{ eos_token }}{{ tools is none }}{{ documents }}",
         "{%- set ns = namespace(n=0) %}\n  {%- for m in messages %}\n {%- set ns.n = ns.n + 1 %}\n"
         "{{ m['role'] + ns.n | string }}\n{%- if m.reasoning_content is defined %}!{%- endif %}{%- endfor %}"
