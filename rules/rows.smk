@@ -13,7 +13,7 @@ rule rows:
         f"{STORE}/rows/{{address}}.stamp",
     log:
         "logs/rows/{address}.log",
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
     message:

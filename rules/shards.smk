@@ -1,7 +1,7 @@
 """Shards: rows as token ids and label mask, by the one renderer.
 
 INPUTS:  rows, tokenizer, prompt template
-OUTPUTS: shard-*.safetensors, rows.jsonl, rendering.json
+OUTPUTS: shard-*.safetensors, rendering.json
 """
 
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from token_rows import write_rendering, write_shard
 
 from workflow.errors import BuildError
 from workflow.products import adapter
 from workflow.recipe.training import Training
 from workflow.store.build import Job, Resources
-from workflow.tokens import Rendering, TokenRow, read_rows, write_rendering, write_shard
+from workflow.tokens import Rendering, TokenRow, read_rows
 from workflow.training.checkpoints import MANIFEST, is_whole, newest_whole, rotate, seal_checkpoint
 from workflow.training.program import explain, leave_error
 from workflow.training.spec import Batching, Spec, batching, optimizer_steps

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from token_rows import write_rendering, write_shard
 
 from workflow import engine
 from workflow.engine import Draw, dtype_of, position_limit, seed_of
@@ -21,7 +22,7 @@ from workflow.errors import BuildError
 from workflow.products import predictions
 from workflow.products.predictions import Records, Survey, context_length, look_through, prompt_digest
 from workflow.store.build import Job, Resources
-from workflow.tokens import Rendering, TokenRow, write_rendering, write_shard
+from workflow.tokens import Rendering, TokenRow
 
 SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,6 @@ SPECIAL = (0, 2, 3)  # skipped in texts; to the tokenizer <start> is a word
 def shards(folder: Path, prompts: dict[str, list[int]], rows_per_shard: int = 100) -> Path:
     """A shards folder with these prompts, in this order."""
     folder.mkdir(parents=True)
-    (folder / "rows.jsonl").touch()
     rows = [
         TokenRow(id, np.array(ids, np.int32), np.zeros(len(ids), np.uint8), len(ids))
         for id, ids in prompts.items()
