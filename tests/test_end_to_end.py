@@ -169,6 +169,7 @@ def second(reference: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folde
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(place.path("results"))
+    shutil.rmtree(place.store.pieces)
     return place
 
 
@@ -216,13 +217,12 @@ def test_a_killed_build_goes_on_to_the_same_bytes(reference: Folder, second: Fol
     work = second.path("store/work")
     kill_when(second, lambda: any(work.glob("*/world-*/checkpoint-*/tunemake.json")), whole_tree=False)
     assert not any(_exists(second, "adapter"))
-    kill_when(
-        second, lambda: any(path.stat().st_size for path in work.glob("*/records.jsonl")), whole_tree=True
-    )
+    drawn = second.store.pieces / "predictions"
+    kill_when(second, lambda: any(path.stat().st_size for path in drawn.glob("*/*.jsonl")), whole_tree=True)
     assert all(_exists(second, "adapter")) and not any(_exists(second, "predictions"))
     assert "adapter: continues from checkpoint-" in second.path("killed.log").read_text()
     printed = second.build(VOTED, "results/small/adapter")
-    assert re.search(r"predictions: [1-9]\d* of 16 rows were answered before", printed)
+    assert re.search(r"predictions: [1-9]\d* of 48 draws were made before", printed)
     for name in ("adapter", "merged", "predictions"):
         assert manifest(second, name) == manifest(reference, name), name
     for name in ("voted.jsonl", "adapter/adapter_model.safetensors"):

@@ -199,7 +199,8 @@ def forget(recipe: str, product: str) -> str:
         return f"{recipe}: {product} is not built, there is nothing to forget"
     with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
-        there = [path for path in [*doomed, store.work(key)] if path.exists()]
+        used = [path.parent for path in store.pieces.glob(f"{node.product}/*/{key}.*")]
+        there = [path for path in [*doomed, store.work(key), *used] if path.exists()]
         for path in there:  # the receipt first: a killed `forget` leaves nothing that looks built
             remove_tree(path)
     removed = [f"removed {path}" for path in there]
