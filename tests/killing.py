@@ -77,6 +77,11 @@ class Family:
         assert not left, f"alive after {GONE_WITHIN} s: {left}"
         return family
 
+    def clear(self) -> None:
+        """Kill whoever is left."""
+        for process in self.alive():
+            os.kill(process, signal.SIGKILL)
+
     def finish(self) -> str:
         """Wait for the end, which must be a success; what was printed."""
         status = self.first.wait(PATIENCE)

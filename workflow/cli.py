@@ -86,9 +86,10 @@ def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _make(options: argparse.Namespace) -> None:
-    from workflow.death import die_with_parent
+    from workflow.death import die_with_parent, leave_nothing_behind
 
     die_with_parent()
+    leave_nothing_behind()
     from workflow.devices import claimed
     from workflow.products import MAKERS
     from workflow.progress import redirect
