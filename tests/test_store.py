@@ -30,7 +30,7 @@ def planned(store: Store, product: str = "toy", inputs: dict[str, Plan] | None =
         data.write_text("data")
     refs = {role: InputRef(product=p.product, address=p.address) for role, p in (inputs or {}).items()}
     plan = Plan(product=product, version=1, slice=slice, inputs=refs, sources={"data": sha256_of(data)})
-    store.write_plan(plan)
+    store.write_plan(plan.product, plan.address, plan.model_dump(mode="json"))
     store.write_where(product, plan.address, {"sources": {"data": str(data)}, "execution": {}})
     return plan
 

@@ -45,7 +45,7 @@ def write_all(folder: Path) -> list[Path]:
 
 @cache
 def _validator(name: str) -> Any:
-    from jsonschema import Draft202012Validator
+    from jsonschema_rs import Draft202012Validator
 
     return Draft202012Validator(schema(name))
 
@@ -57,7 +57,7 @@ def check(name: str, value: Any, place: object) -> Any:
         BuildError: It does not fit; the message names `place` and the first mistake.
     """
     for error in _validator(name).iter_errors(value):
-        where = ".".join(str(part) for part in error.absolute_path) or "the whole"
+        where = ".".join(str(part) for part in error.instance_path) or "the whole"
         raise BuildError(
             f"{place}: not a valid {name} ({where}: {error.message[:200]}); delete it and build again"
         )

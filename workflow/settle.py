@@ -1,8 +1,9 @@
 """What Snakemake asks while it draws its graph: which stamps a file needs, and how a job may run.
 
 Only the main process reads recipes. Jobs on other machines see plans alone. Before Snakemake looks, the
-stamps are brought in line with the truth: a stamp stands exactly where a receipt with its folder does,
-and is never older than the stamps of its inputs.
+stamps are brought in line with the truth: a stamp stands exactly where a receipt with its folder does.
+A product that is built is shown without inputs, so Snakemake never weighs times against each other and
+its graph holds what is to be made and what that is made from, however many products there are.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import remove_tree, write_if_changed
 from workflow.store.locks import held
-from workflow.store.records import key_of
-from workflow.store.store import Store
+from workflow.store.records import Receipt, key_of
+from workflow.store.store import MANIFEST, Store, read_manifest
 
 RESULTS = Path("results")
 
@@ -44,9 +45,24 @@ _asked: dict[str, None] = {}
 
 
 @cache
+def draw() -> Draw:
+    """The recipes of this folder, each drawn once per process."""
+    return Draw(Store.here())
+
+
+Needs = dict[str, dict[str, Node]]
+"""Address -> the inputs (by role) that a job of it would need: none if it is built."""
+
+
+@cache
+def _settled() -> Needs:
+    """What was settled in this process."""
+    return {}
+
+
 def graph(recipe: str) -> Graph:
-    """The graph of a recipe, drawn once per process."""
-    return Draw(Store.here()).recipe(recipe)
+    """The graph of a recipe."""
+    return draw().recipe(recipe)
 
 
 def published_from(wildcards: Any) -> dict[str, str]:
@@ -60,7 +76,7 @@ def published_from(wildcards: Any) -> dict[str, str]:
     _asked[wildcards.recipe] = None
     try:
         node = graph(wildcards.recipe).node(PUBLISHED[name][0])
-        settle(store, node)
+        settle(store, node, _settled())
     except BuildError as error:
         _stop(error)
     note = RESULTS / wildcards.recipe / ".addresses" / name
@@ -84,11 +100,13 @@ def inputs_of(product: str) -> Callable[[Any], dict[str, str]]:
 
     def inputs(wildcards: Any) -> dict[str, str]:
         store = Store.here()
-        try:
-            plan = store.plan(product, wildcards.address)
-        except BuildError as error:
-            _stop(error)
-        return {role: str(store.stamp(ref.product, ref.address)) for role, ref in plan.inputs.items()}
+        needed: Any = _settled().get(wildcards.address)
+        if needed is None:
+            try:
+                needed = store.plan(product, wildcards.address).inputs
+            except BuildError as error:
+                _stop(error)
+        return {role: str(store.stamp(ref.product, ref.address)) for role, ref in needed.items()}
 
     return inputs
 
@@ -106,20 +124,28 @@ def gpus_for(product: str) -> Callable[[Any], int]:
     return gpus
 
 
-def settle(store: Store, node: Node) -> None:
+def settle(store: Store, node: Node, settled: Needs | None = None) -> None:
     """Write the plans of `node` and of all it needs, and set the stamps right.
+
+    Args:
+        store: The store.
+        node: What is wanted.
+        settled: What needs no second look; what this call settles is added.
 
     Raises:
         BuildError: Something that is not built yet cannot be: a source is missing or a model unpinned.
     """
+    settled = {} if settled is None else settled
     problems: list[str] = []
-    for inner in node.closure():
-        store.write_plan(inner.plan)
-        sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
-        where = {"sources": sources, "execution": inner.execution}
-        store.write_where(inner.product, inner.address, where)
+    for inner in node.closure(settled):
+        store.write_plan(inner.product, inner.address, inner.asked)
+        settled[inner.address] = {}
         if not _set_stamp(store, inner):
+            settled[inner.address] = inner.inputs
             problems += _problems(inner)
+            sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
+            where = {"sources": sources, "execution": inner.execution}
+            store.write_where(inner.product, inner.address, where)
     if problems:
         raise BuildError("\n".join(dict.fromkeys(problems)))
 
@@ -127,24 +153,29 @@ def settle(store: Store, node: Node) -> None:
 def _set_stamp(store: Store, node: Node) -> bool:
     """Make the stamp agree with the receipt; whether the product is built."""
     path = store.stamp(node.product, node.address)
-    receipt = store.built(node.product, node.address)
+    receipt = store.built(node.product, node.address) or linked(store, node)
     if receipt is None:
         path.unlink(missing_ok=True)
         return False
     if not path.exists():
         stamp(store, receipt)
-        _age(path, store.file(node.product, node.address, ".json"))
-    for inner in node.inputs.values():
-        needed = store.stamp(inner.product, inner.address)
-        if needed.exists() and needed.stat().st_mtime_ns > path.stat().st_mtime_ns:
-            _age(path, needed)
+        made = store.file(node.product, node.address, ".json").stat().st_mtime_ns
+        os.utime(path, ns=(made, made))  # what is published already is not older than it
     return True
 
 
-def _age(path: Path, other: Path) -> None:
-    """Give `path` the mtime of `other`."""
-    time = other.stat().st_mtime_ns
-    os.utime(path, ns=(time, time))
+def linked(store: Store, node: Node) -> Receipt | None:
+    """Early cut-off: the receipt of a node whose inputs are built and turned out to be known ones.
+
+    Its folder is there, made for another address; only the receipt is written, and no job is queued.
+    """
+    key = _key(store, node)
+    folder = store.folder(node.product, key) if key else None
+    if key is None or folder is None or not (folder / MANIFEST).is_file():
+        return None
+    receipt = Receipt(product=node.product, address=node.address, key=key, manifest=read_manifest(folder))
+    store.write_receipt(receipt)
+    return receipt
 
 
 def _problems(node: Node) -> list[str]:
@@ -182,8 +213,8 @@ def _most(recipe: str) -> list[str]:
 def forget(recipe: str, product: str) -> str:
     """Drop a product of a recipe, finished or half made, so that the next build makes it again.
 
-    `product` is a name of the graph or of a published file. What is made from it is cut off by its
-    content: products behind it are made again only if the new one differs.
+    `product` is a name of the graph or of a published file. The recipe's products behind it lose their
+    receipts, not their folders: they are made again only if the new one differs in content.
 
     Returns:
         What was removed, one line each.
@@ -194,10 +225,13 @@ def forget(recipe: str, product: str) -> str:
     store = Store.here()
     node = graph(recipe).node(PUBLISHED.get(product, (product,))[0])
     receipt = store.file(node.product, node.address, ".json")
-    key = _key(store, node)
+    known = store.receipt(node.product, node.address)
+    key = known.key if known else _key(store, node)
     if key is None:
         return f"{recipe}: {product} is not built, there is nothing to forget"
     with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
+        for path in _behind(store, recipe, node):
+            path.unlink(missing_ok=True)
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
         used = [path.parent for path in store.pieces.glob(f"{node.product}/*/{key}.*")]
         there = [path for path in [*doomed, store.work(key), *used] if path.exists()]
@@ -207,11 +241,23 @@ def forget(recipe: str, product: str) -> str:
     return "\n".join(removed) or f"{recipe}: {product} is not built, there is nothing to forget"
 
 
+def _behind(store: Store, recipe: str, node: Node) -> list[Path]:
+    """Receipts of the recipe's products that are made from `node`, the last first."""
+    products = {found.address: found for found in graph(recipe).products.values()}
+    behind = [
+        found
+        for found in products.values()
+        if found.address != node.address and any(n.address == node.address for n in found.closure())
+    ]
+    return [store.file(found.product, found.address, ".json") for found in reversed(behind)]
+
+
 def _key(store: Store, node: Node) -> str | None:
-    """The key of a node that is built, or whose inputs are; else None: nothing of it can exist."""
-    receipt = store.receipt(node.product, node.address)
-    if receipt:
-        return receipt.key
-    inputs = {role: store.built(inner.product, inner.address) for role, inner in node.inputs.items()}
-    contents = {role: found.manifest.content for role, found in inputs.items() if found}
-    return key_of(node.plan, contents) if len(contents) == len(inputs) else None
+    """The key of a node whose inputs are built; else None: nothing of it can exist."""
+    contents: dict[str, str] = {}
+    for role, inner in node.inputs.items():
+        receipt = store.built(inner.product, inner.address)
+        if receipt is None:
+            return None
+        contents[role] = read_manifest(store.folder(inner.product, receipt.key)).content
+    return key_of(node.plan, contents)

@@ -36,13 +36,13 @@ class Model(Section):
     """The model that training starts from."""
 
     base: str | RecipeBase | ScratchBase = leaf(
-        of=("model",),
+        of=("model", "tokenizer"),
         description="Hub id (with `revision`), local folder (without), `{recipe: name}` or "
         "`{scratch: folder}`.",
     )
     revision: str | None = leaf(
         None,
-        of=("model",),
+        of=("model", "tokenizer"),
         description="Commit of the hub id, 40 hex digits; `unpinned` until `tunemake lock` has run.",
     )
     dtype: Literal["bfloat16", "float16", "float32"] = leaf(

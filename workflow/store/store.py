@@ -29,7 +29,7 @@ class Store:
 
     def file(self, product: str, address: str, kind: str) -> Path:
         """`<root>/<product>/<address><kind>`; kinds: .plan.json, .where.json, .json, .stamp."""
-        return self.root / product / f"{address}{kind}"
+        return Path(f"{self.root}/{product}/{address}{kind}")  # a third of the time of joining by `/`
 
     def stamp(self, product: str, address: str) -> Path:
         """The only file of a product that Snakemake knows: worthless, and written again at need."""
@@ -68,11 +68,11 @@ class Store:
             )
         return plan
 
-    def write_plan(self, plan: Plan) -> None:
-        """Write a plan unless it is there."""
-        path = self.file(plan.product, plan.address, ".plan.json")
+    def write_plan(self, product: str, address: str, plan: dict[str, Any]) -> None:
+        """Write a plan (as `Plan` has it in JSON) unless it is there."""
+        path = self.file(product, address, ".plan.json")
         if not path.exists():
-            write_atomic(path, canonical(plan.model_dump(mode="json")) + b"\n")
+            write_atomic(path, canonical(plan) + b"\n")
 
     def where(self, product: str, address: str) -> dict[str, Any]:
         """How and from where a plan is to run now: `{"sources": {role: path}, "execution": {...}}`.

@@ -1,0 +1,216 @@
+"""Every leaf of a recipe changes exactly the products it is declared to decide, and what is behind them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_schemas import FIELDS, LEAVES
+
+from tests import workspace
+from workflow.graph import Graph, Node
+from workflow.recipe.leaf import EXECUTION, SOURCE, owners
+from workflow.settle import settle
+from workflow.store.address import canonical, sha256_of
+from workflow.store.store import Store
+
+MAIN = workspace.RECIPE.replace("execution: {processes: 1, save_steps: 2}", "execution: {processes: 1}")
+FOLDER = MAIN.replace("{recipe: small-base}", "models/whole")
+HUB = MAIN.replace("base: {recipe: small-base}", f"base: org/model, revision: {'a' * 40}")
+ALPACA = MAIN.replace(
+    "train: {path: data/train.jsonl, format: round1}",
+    "train: {path: data/alpaca.json, format: alpaca, parse: {field: instruction, pattern: '(?s)(?P<q>.*)'}}",
+)
+COLUMNS = MAIN.replace(
+    "train: {path: data/train.jsonl, format: round1}",
+    "train: {path: data/table.csv, format: columns, prompt: {q: text}, target: {a: answer}, id: key, "
+    "gold: answer}",
+)
+SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
+PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
+SHA = "sha256: " + "0" * 64
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One leaf changed from one valid value to another."""
+
+    path: str
+    old: str
+    new: str
+    recipe: str = MAIN
+
+
+def _add(path: str, text: str, recipe: str = MAIN) -> Edit:
+    """A leaf that the recipe does not give, added to its section."""
+    anchors = {
+        "tuning": "method: lora", "training": "epochs: 1", "sampling": "n: 3", "execution": "processes: 1",
+        "scoring": "metrics: [accuracy]", "prompt": "max_length: 256",
+    }  # fmt: skip
+    anchor = anchors[path.split(".")[0]]
+    return Edit(path, anchor, f"{anchor}, {text}", recipe)
+
+
+EDITS = [
+    Edit("dataset.train.bad_rows", "train.jsonl, format: round1", "train.jsonl, format: round1, bad_rows: 1"),
+    Edit(
+        "dataset.train.format",
+        "alpaca.json, format: alpaca",
+        "alpaca.json, format: round1",
+        MAIN.replace("data/train.jsonl, format: round1", "data/alpaca.json, format: alpaca"),
+    ),
+    Edit("dataset.train.parse.field", "field: instruction", "field: input", ALPACA),
+    Edit("dataset.train.parse.pattern", "(?s)(?P<q>.*)", "(?s)(?P<q>.+)", ALPACA),
+    Edit("dataset.train.prompt", "{q: text}", "{q: key}", COLUMNS),
+    Edit("dataset.train.target", "{a: answer}", "{a: text}", COLUMNS),
+    Edit("dataset.train.id", "id: key", "id: text", COLUMNS),
+    Edit("dataset.train.gold", "gold: answer", "gold: text", COLUMNS),
+    Edit("dataset.test.bad_rows", "test.jsonl, format: round1", "test.jsonl, format: round1, bad_rows: 1"),
+    Edit("dataset.split.test", "test: 0.5", "test: 0.25", SPLIT),
+    Edit("dataset.split.seed", "seed: 1}", "seed: 2}", SPLIT),
+    Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
+    Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
+    Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
+    _add("prompt.overflow", "overflow: drop"),
+    Edit("model.base", "org/model", "org/other", HUB),
+    Edit("model.revision", "a" * 40, "b" * 40, HUB),
+    Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),
+    Edit("tuning.method", "method: lora, r: 8, lora_alpha: 32, target_modules: all-linear", "method: full"),
+    Edit("tuning.r", "r: 8", "r: 4"),
+    Edit("tuning.lora_alpha", "lora_alpha: 32", "lora_alpha: 16"),
+    _add("tuning.lora_dropout", "lora_dropout: 0.1"),
+    Edit("tuning.target_modules", "all-linear", "[q_proj]"),
+    Edit("training.epochs", "epochs: 1", "epochs: 2"),
+    Edit("training.learning_rate", "3e-3", "4e-3"),
+    _add("training.lr_scheduler", "lr_scheduler: cosine"),
+    _add("training.warmup_ratio", "warmup_ratio: 0.5"),
+    Edit("training.batch_size", "batch_size: 8", "batch_size: 4"),
+    _add("training.weight_decay", "weight_decay: 0.1"),
+    _add("training.adam_beta1", "adam_beta1: 0.8"),
+    _add("training.adam_beta2", "adam_beta2: 0.99"),
+    _add("training.adam_epsilon", "adam_epsilon: 1e-6"),
+    _add("training.max_grad_norm", "max_grad_norm: 0.5"),
+    Edit("training.log_steps", "log_steps: 2", "log_steps: 1"),
+    Edit("training.seed", "seed: 1}", "seed: 2}"),
+    Edit("deepspeed.zero_stage", "zero_stage: 2", "zero_stage: 3"),
+    Edit("sampling.n", "n: 3", "n: 5"),
+    Edit("sampling.temperature", "temperature: 1.0", "temperature: 0.5"),
+    _add("sampling.top_p", "top_p: 0.5"),
+    _add("sampling.top_k", "top_k: 5"),
+    _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
+    Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
+    _add("sampling.stop", "stop: ['!']"),
+    Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
+    Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
+    Edit("voting.answer.match", "match: last", "match: first"),
+    Edit("voting.ties", "ties: first", "ties: abstain"),
+    Edit("scoring.compare", "compare: [base]", "compare: []"),
+    _add("scoring.resamples", "resamples: 500"),
+    _add("scoring.seed", "seed: 3"),
+    Edit("execution.processes", "processes: 1", "processes: 2"),
+    _add("execution.micro_batch", "micro_batch: 2"),
+    _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),
+    _add("execution.save_steps", "save_steps: 1"),
+    _add("execution.keep_checkpoints", "keep_checkpoints: 1"),
+    _add("execution.gpu_memory_utilization", "gpu_memory_utilization: 0.5"),
+    _add("execution.max_model_len", "max_model_len: 400"),
+    Edit("dataset.train.path", "data/train.jsonl", "data/copy.jsonl"),
+    Edit("dataset.train.sha256", "train.jsonl, format: round1", "train.jsonl, format: round1, SHA"),
+    Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
+    Edit("model.base.recipe", "small-base", "same-base"),
+    Edit("model.base.scratch", "models/tiny-qwen2", "models/copy", workspace.BASE),
+]
+SAME = {"voting.rule", "scoring.metrics"}
+"""Leaves with one value only, so far."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> workspace.Folder:
+    """A folder in which each path of the recipes has a copy of the same bytes elsewhere."""
+    found = workspace.folder(tmp_path_factory.mktemp("fields") / "w")
+    recipes = found.path("recipes")
+    shutil.copy(recipes / "data/train.jsonl", recipes / "data/copy.jsonl")
+    shutil.copy(recipes / "prompts/tiny.jinja", recipes / "prompts/copy.jinja")
+    shutil.copytree(recipes / "models/tiny-qwen2", recipes / "models/copy")
+    (recipes / "data/alpaca.json").write_text('[{"instruction": "a", "output": "b"}]')
+    (recipes / "data/table.csv").write_text("text,answer,key\na,b,c\nd,e,f\n")
+    (recipes / "same-base.yaml").write_text(workspace.BASE)
+    return found
+
+
+def drawn(place: workspace.Folder, name: str, text: str) -> Graph:
+    digest = sha256_of(place.path("recipes/data/train.jsonl"))
+    place.path("recipes", f"{name}.yaml").write_text(text.replace("SHA", f"sha256: {digest}"))
+    return place.graph(name)
+
+
+def own(node: Node) -> bytes:
+    """What decides a node besides the content of its inputs."""
+    return canonical([node.product, node.slice, node.digests, sorted(node.inputs)])
+
+
+def nodes(graph: Graph) -> dict[str, Node]:
+    """Name in the graph -> node; the whole recipe is shown in the report, whatever it decides."""
+    return {name: node for name, node in graph.products.items() if name != "report"}
+
+
+def declared(edit: Edit) -> set[str]:
+    """The owners of the edit's leaf."""
+    return {owner for path, field, _ in FIELDS if path == edit.path for owner in owners(field)}
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=[edit.path for edit in EDITS])
+def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> None:
+    assert edit.old in edit.recipe
+    before = nodes(drawn(place, "before", edit.recipe))
+    after = nodes(drawn(place, "after", edit.recipe.replace(edit.old, edit.new, 1)))
+    both = before.keys() & after.keys()
+    decided = {name for name in both if own(before[name]) != own(after[name])}
+    expected = declared(edit) - {EXECUTION, SOURCE}
+    if edit.path == "tuning.method":
+        expected |= {"merged"}  # the adapter of a full tuning is the whole model: it needs no base
+    if edit.path == "scoring.compare":
+        assert before.keys() - after.keys() == {"base"}
+    assert {before[name].product for name in decided} == expected
+    changed = {name for name in both if before[name].address != after[name].address}
+    behind = {
+        name for name in both
+        if {n.address for n in after[name].closure()} & {after[d].address for d in decided}
+    }  # fmt: skip
+    assert changed == behind
+
+
+def test_every_leaf_is_tried() -> None:
+    tried = {edit.path for edit in EDITS} | SAME
+    left = {path for path, _ in LEAVES} - tried
+    assert {path for path in left if not path.startswith("dataset.test.")} == set()  # a source like `train`
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", EDITS, ids=[edit.path for edit in EDITS])
+def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: Edit) -> None:
+    """What a leaf does not decide cannot depend on it: its job is told the very same, places apart.
+
+    A maker is given its plan and this record, nothing of the recipe. Those of `execution` and of paths do
+    see a difference: for them both values are built (`test_field_bytes.py`).
+    """
+    told: list[dict[str, Any]] = []
+    for name, text in (("before", edit.recipe), ("after", edit.recipe.replace(edit.old, edit.new, 1))):
+        graph = drawn(place, name, text)
+        store = Store(tmp_path / name)
+        found = {}
+        for node in graph.products.values():
+            settle(store, node)
+            where = store.where(node.product, node.address)
+            found[node.address] = (node.product, store.plan(node.product, node.address), where)
+        told.append(found)
+    differ = {told[0][a][0] for a in told[0].keys() & told[1].keys() if told[0][a] != told[1][a]}
+    allowed = {
+        "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
+        "model": {"model", "tokenizer"},
+    }  # fmt: skip
+    seen = declared(edit) & {EXECUTION, SOURCE}
+    assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())
