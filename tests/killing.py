@@ -96,7 +96,7 @@ class Moments:
 
     seed: int
     starting: float
-    """Seconds from the start to the first progress, undisturbed."""
+    """Seconds from the start to the first progress; the least that was seen."""
 
     most: int
     """Most progress that is waited for."""
@@ -113,7 +113,9 @@ class Moments:
             running = family.wait_until(lambda: time.monotonic() >= until)
         else:
             seconds, wanted = self.random.uniform(0, 0.1), progress() + self.random.randint(1, self.most)
+            began = time.monotonic()
             running = family.wait_until(lambda: progress() >= wanted)
+            self.starting = min(self.starting, time.monotonic() - began)
             time.sleep(seconds)
         print(
             f"{seconds:.3f} s after {wanted or 'the start'}, {'all' if whole else 'the job alone'}: {running}"
