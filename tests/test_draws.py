@@ -139,6 +139,12 @@ def test_a_context_deleted_while_it_is_used_does_no_harm(tmp_path: Path) -> None
     assert there(folder) == {}
 
 
+def test_a_file_that_is_swept_while_it_is_looked_for(tmp_path: Path) -> None:
+    written(tmp_path, "a", writer="v")
+    (tmp_path / "swept.jsonl").symlink_to(tmp_path / "nowhere")
+    assert list(there(tmp_path)) == ["a"]
+
+
 def test_of_very_many_files_few_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, row in enumerate("abcd"):
         written(tmp_path, row, writer=f"v{number}", text="x" * (9 - number))

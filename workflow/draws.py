@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,10 +65,8 @@ class Draws:
         self.wanted = wanted
         self._rows = {row: number for number, row in enumerate(wanted.prompts)}
         self._places = np.zeros((len(self._rows), wanted.draws), PLACE)
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)  # the sweep goes by it
         self.path = folder / f"{writer}.jsonl"
-        self._own = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._own = _open_own(self.path)
         self._open = {self._own}
         self._synced, self._dirty = time.monotonic(), False
         self.count = 0  # draws that are there
@@ -75,7 +74,6 @@ class Draws:
         if self._end and os.pread(self._own, 1, self._end - 1) != b"\n":
             self._write(b"\n")  # so that no new line is joined to a torn one
         self._look_at_others(folder)
-        sync_folder(folder)
 
     def __enter__(self) -> Draws:
         """The files are open from the beginning."""
@@ -92,11 +90,12 @@ class Draws:
     def _look_at_others(self, folder: Path) -> None:
         """Take from the largest files first; of very many the smallest are copied, not kept open."""
         others = [path for path in folder.glob("*.jsonl") if path != self.path]
-        for path in sorted(others, key=lambda path: (-path.stat().st_size, path.name)):
-            file = os.open(path, os.O_RDONLY)
-            self._scan(path, file, self._place if len(self._open) < MOST_OPEN else self._copy)
-            if file not in self._open:
-                os.close(file)
+        for path in sorted(others, key=lambda path: (-_size(path), path.name)):
+            with suppress(FileNotFoundError):  # swept in the meantime
+                file = os.open(path, os.O_RDONLY)
+                self._scan(path, file, self._place if len(self._open) < MOST_OPEN else self._copy)
+                if file not in self._open:
+                    os.close(file)
 
     def _scan(self, path: Path, file: int, take: Callable[[Record, int, int, bytes], None]) -> int:
         """Take every whole line that is wanted; the size of the file."""
@@ -174,6 +173,24 @@ class Draws:
         if record is None:
             raise BuildError(f"{self.path.parent}: a record was changed while it was used; build again")
         return Draw(record["text"], record["token_ids"], record["finish_reason"])
+
+
+def _open_own(path: Path) -> int:
+    """Open a writer's file in its context, which the sweep may take away at any moment."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.utime(path.parent)  # the sweep goes by it
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            sync_folder(path.parent)
+            return file
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _record(line: bytes) -> Record | None:
