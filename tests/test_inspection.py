@@ -145,3 +145,15 @@ def test_folders_of_read_only_files_can_be_forgotten() -> None:
     assert not any(os.stat(file).st_mode & 0o222 for file in files)
     settle.forget("x", "rows_test")
     assert not any(file.exists() for file in files)
+
+
+def test_forget_drops_the_pieces_that_the_product_used() -> None:
+    node, store = rows(), Store.here()
+    receipt = store.built("rows", node.address)
+    assert receipt is not None
+    for name in (f"used/{receipt.key}.jsonl", "used/other.jsonl", "unused/other.jsonl"):
+        path = store.pieces / "rows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert f"removed {store.pieces / 'rows' / 'used'}" in settle.forget("x", "rows_test").splitlines()
+    assert [path.name for path in (store.pieces / "rows").iterdir()] == ["unused"]

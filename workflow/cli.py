@@ -133,9 +133,10 @@ def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _make(options: argparse.Namespace) -> None:
-    from workflow.death import die_with_parent
+    from workflow.death import die_with_parent, leave_nothing_behind
 
     die_with_parent()
+    leave_nothing_behind()
     from workflow.products import MAKERS
     from workflow.progress import redirect
     from workflow.store.build import Resources, build

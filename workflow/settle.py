@@ -257,7 +257,8 @@ def forget(recipe: str, product: str) -> str:
         for path in _behind(store, recipe, node):
             path.unlink(missing_ok=True)
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
-        there = [path for path in [*doomed, store.work(key)] if path.exists()]
+        used = [path.parent for path in store.pieces.glob(f"{node.product}/*/{key}.*")]
+        there = [path for path in [*doomed, store.work(key), *used] if path.exists()]
         for path in there:  # the receipt first: a killed `forget` leaves nothing that looks built
             remove_tree(path)
     removed = [f"removed {path}" for path in there]
