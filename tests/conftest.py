@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from accidents import build
+from workspace import Folder, folder
 from zygote import Zygote
 
 
@@ -14,3 +16,11 @@ def zygote() -> Iterator[Zygote]:
     server = Zygote()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def made(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A folder in which the recipe `small` is built, with stand-ins; tests only read it."""
+    place = folder(tmp_path_factory.mktemp("made") / "it")
+    build(zygote, place)
+    return place

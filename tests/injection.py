@@ -21,7 +21,21 @@ WRITES = ("write", "pwrite64", "writev", "sendfile", "copy_file_range", "ftrunca
 FLUSHES = ("fsync", "fdatasync")
 RENAMES = ("rename", "renameat", "renameat2")
 NAMES = (
-    *("link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "chmod", "fchmod", "fchmodat", "utimensat"),
+    *(
+        "link",
+        "linkat",
+        "symlink",
+        "symlinkat",
+        "mkdir",
+        "mkdirat",
+        "unlink",
+        "unlinkat",
+        "rmdir",
+        "chmod",
+        "fchmod",
+        "fchmodat",
+        "utimensat",
+    ),
 )
 CHANGES = (*WRITES, *FLUSHES, *RENAMES, *NAMES)
 """The calls by which a process changes what is on disk; opening for writing shows at the next of them."""
@@ -63,7 +77,18 @@ def _attached(run: Run, *options: str) -> subprocess.Popen[bytes]:
     """strace on a process that is stopped before its first step; it goes on now."""
     _until(run.pid, "State", "T")
     known = ",".join(f"?{name}" for name in CHANGES)
-    command = ["strace", "-f", "-qq", "-p", str(run.pid), "-e", f"trace={known}", "-e", "signal=none", *options]
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-p",
+        str(run.pid),
+        "-e",
+        f"trace={known}",
+        "-e",
+        "signal=none",
+        *options,
+    ]
     tracer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _until(run.pid, "TracerPid", str(tracer.pid))
     os.kill(run.pid, signal.SIGCONT)
@@ -89,7 +114,7 @@ def recorded(run: Run, log: Path, below: Path) -> list[Point]:
     assert run.wait() == 0
     tracer.wait()
     points = list(_points(log))
-    return [point for point in points if f"<{below}" in point.arguments or "</" not in point.arguments]
+    return [point for point in points if f"<{below}/" in point.arguments or "</" not in point.arguments]
 
 
 def _points(log: Path) -> Iterator[Point]:

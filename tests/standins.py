@@ -164,7 +164,9 @@ PROGRAMS = {"tunemake": tunemake, "snakemake": snakemake, "racer": racer}
 
 def make_all(place: Folder, recipe: str) -> None:
     """Make all products of a recipe here and now, without Snakemake."""
-    for node in {inner.address: inner for top in place.graph(recipe).products.values() for inner in top.closure()}.values():
+    for node in {
+        inner.address: inner for top in place.graph(recipe).products.values() for inner in top.closure()
+    }.values():
         settle(place.store, node)
         build(place.store, node.product, node.address, STAND_INS[node.product], Resources())
 

@@ -20,8 +20,12 @@ from workflow.store.files import read_json
 from workflow.store.records import Receipt
 from workflow.store.store import MANIFEST, Store
 
-RECORD = re.compile(r"(?P<address>[0-9a-f]{32})(?P<kind>\.plan\.json|\.where\.json|\.json|\.stamp|\.run\.json)")
-VARYING = re.compile(r"(^|/)(\.snakemake|logs|store/digests\.sqlite.*|[^/]*\.(run\.json|lock)|\.lock|made\.log)$")
+RECORD = re.compile(
+    r"(?P<address>[0-9a-f]{32})(?P<kind>\.plan\.json|\.where\.json|\.json|\.stamp|\.run\.json)"
+)
+VARYING = re.compile(
+    r"(^|/)(\.snakemake|logs|store/digests\.sqlite.*|[^/]*\.(run\.json|lock)|\.lock|made\.log)$"
+)
 """What may differ between two builds of the same, or stays behind on purpose: locks, logs, run records."""
 OWN = re.compile(r"^(store/report/.*|.*\.where\.json|results/[^/]*/(report\.html|built\.json))$")
 """What shows run records, or where the sources lie."""
@@ -30,7 +34,9 @@ OWN = re.compile(r"^(store/report/.*|.*\.where\.json|results/[^/]*/(report\.html
 def torn(root: Path) -> list[str]:
     """What is wrong with the things that have a final name in the store of `root`; nothing, one hopes."""
     store = Store(root / "store")
-    products = [path for path in store.root.glob("*") if path.name not in ("work", "pieces") and path.is_dir()]
+    products = [
+        path for path in store.root.glob("*") if path.name not in ("work", "pieces") and path.is_dir()
+    ]
     found = []
     for product in products:
         for path in product.iterdir():
@@ -97,7 +103,9 @@ def take(place: Folder, node: Node, to: Path) -> None:
     """Copy what making one product needs to a new folder: its plan, and its inputs as they are in the store."""
     store = Store(to / "store")
     for kind in (".plan.json", ".where.json"):
-        _copy(place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind))
+        _copy(
+            place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind)
+        )
     for inner in node.inputs.values():
         take_product(place, inner, to)
 
@@ -107,7 +115,9 @@ def take_product(place: Folder, node: Node, to: Path) -> None:
     store, receipt = Store(to / "store"), place.store.built(node.product, node.address)
     assert receipt
     for kind in (".json", ".stamp"):
-        _copy(place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind))
+        _copy(
+            place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind)
+        )
     _copy(place.store.run_record(node.product, receipt.key), store.run_record(node.product, receipt.key))
     folder = store.folder(node.product, receipt.key)
     if not folder.exists():
