@@ -19,23 +19,9 @@ from zygote import Run
 
 WRITES = ("write", "pwrite64", "writev", "sendfile", "copy_file_range", "ftruncate", "fallocate")
 FLUSHES = ("fsync", "fdatasync")
-RENAMES = ("rename", "renameat", "renameat2")
-NAMES = (
-    *(
-        "link",
-        "linkat",
-        "symlink",
-        "symlinkat",
-        "mkdir",
-        "mkdirat",
-        "unlink",
-        "unlinkat",
-        "rmdir",
-        "chmod",
-        "fchmod",
-        "fchmodat",
-        "utimensat",
-    ),
+RENAMES = (
+    *("link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"),
+    *("chmod", "fchmod", "fchmodat", "utimensat"),
 )
 CHANGES = (*WRITES, *FLUSHES, *RENAMES, *NAMES)
 """The calls by which a process changes what is on disk; opening for writing shows at the next of them."""
@@ -127,7 +113,7 @@ def _points(log: Path) -> Iterator[Point]:
 
 
 def struck(run: Run, point: Point, how: str) -> int:
-    """Let the process go on until `how` (`signal=KILL`, `error=EIO`) strikes it at `point`: its exit status."""
+    """Let the process go on until `how` (`signal=KILL`, `error=EIO`) strikes at `point`: its exit status."""
     tracer = _attached(run, "-o", "/dev/null", "-e", f"inject={point.name}:{how}:when={point.number}")
     status = run.wait()
     tracer.wait()

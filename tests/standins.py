@@ -1,4 +1,4 @@
-"""Makers of pure Python in place of those that need minutes, for tests that make everything hundreds of times.
+"""Makers of pure Python in place of those that need minutes, for tests that build hundreds of times.
 
 Training, merging and predicting keep what is theirs in the design: durable work under the job's own key,
 whole at every moment, from which a killed job goes on; results that depend on nothing but what goes in.
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from workspace import Folder, folder
 
-from workflow.products import MAKERS
+from workflow import products
 from workflow.settle import settle
 from workflow.store.address import canonical
 from workflow.store.build import Job, Resources, build
@@ -114,7 +114,7 @@ def copy_companions(model: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-REAL = dict(MAKERS)
+REAL = dict(products.MAKERS)
 STAND_INS = {**REAL, "adapter": adapter, "merged": merged, "predictions": predictions}
 
 
@@ -136,7 +136,7 @@ def tunemake(arguments: list[str]) -> int:
     """The command line, with stand-ins."""
     from workflow.cli import main
 
-    MAKERS.update({product: counted(product) for product in MAKERS})
+    products.MAKERS = {product: counted(product) for product in REAL}
     return main(arguments)
 
 
@@ -164,11 +164,11 @@ PROGRAMS = {"tunemake": tunemake, "snakemake": snakemake, "racer": racer}
 
 def make_all(place: Folder, recipe: str) -> None:
     """Make all products of a recipe here and now, without Snakemake."""
-    for node in {
-        inner.address: inner for top in place.graph(recipe).products.values() for inner in top.closure()
-    }.values():
-        settle(place.store, node)
-        build(place.store, node.product, node.address, STAND_INS[node.product], Resources())
+    for top in place.graph(recipe).products.values():
+        settle(place.store, top)
+        for node in top.closure():
+            if not place.store.built(node.product, node.address):
+                build(place.store, node.product, node.address, STAND_INS[node.product], Resources())
 
 
 def warm() -> None:

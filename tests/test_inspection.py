@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PATH.write_text(RECIPE)
     Path("recipes/test.jsonl").write_text('{"q": "1", "g": "A"}\n{"q": "2", "g": "B"}\n')
     Path("recipes/p.jinja").write_text("{% block user %}{{ q }}{% endblock %}")
-    settle.graph.cache_clear()
+    settle.draw.cache_clear()
 
 
 def rows() -> Node:

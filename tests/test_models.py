@@ -94,7 +94,7 @@ def test_products(folder: Path, tmp_path: Path) -> None:
     digests = {name: sha256_of(path) for name, path in files.items()}
     for product, make in (("model", model.make), ("tokenizer", tokenizer.make)):
         plan = Plan(product=product, version=1, slice={"scratch": False}, inputs={}, sources=digests)
-        store.write_plan(plan)
+        store.write_plan(plan.product, plan.address, plan.model_dump(mode="json"))
         where = {"sources": {name: str(path) for name, path in files.items()}, "execution": {}}
         store.write_where(product, plan.address, where)
         receipt = build(store, product, plan.address, make, Resources())

@@ -14,34 +14,31 @@ from workspace import Folder
 
 from workflow.errors import BuildError
 from workflow.graph import Node
+from workflow.products import PRODUCTS
 from workflow.store.address import canonical
 from workflow.store.build import verify
 from workflow.store.files import read_json
 from workflow.store.records import Receipt
 from workflow.store.store import MANIFEST, Store
 
-RECORD = re.compile(
-    r"(?P<address>[0-9a-f]{32})(?P<kind>\.plan\.json|\.where\.json|\.json|\.stamp|\.run\.json)"
-)
+RECORD = re.compile(r"([0-9a-f]{32})(\.plan\.json|\.where\.json|\.json|\.stamp|\.run\.json)")
 VARYING = re.compile(
-    r"(^|/)(\.snakemake|logs|store/digests\.sqlite.*|[^/]*\.(run\.json|lock)|\.lock|made\.log)$"
+    r"(^|/)(\.snakemake|logs|made\.log|[^/]*\.(run\.json|lock)|\.lock)$"
+    r"|^store/(digests\.sqlite|leases|roots|pieces)"
 )
-"""What may differ between two builds of the same, or stays behind on purpose: locks, logs, run records."""
+"""What may differ between two builds of the same, or stays behind on purpose: locks, logs, caches."""
 OWN = re.compile(r"^(store/report/.*|.*\.where\.json|results/[^/]*/(report\.html|built\.json))$")
 """What shows run records, or where the sources lie."""
 
 
 def torn(root: Path) -> list[str]:
-    """What is wrong with the things that have a final name in the store of `root`; nothing, one hopes."""
+    """What is wrong with what has a final name in the store of `root`; nothing, one hopes."""
     store = Store(root / "store")
-    products = [
-        path for path in store.root.glob("*") if path.name not in ("work", "pieces") and path.is_dir()
-    ]
     found = []
-    for product in products:
-        for path in product.iterdir():
+    for path in store.root.glob("*/*"):
+        if path.parent.name in PRODUCTS:
             try:
-                _look(store, product.name, path)
+                _look(store, path.parent.name, path)
             except FileNotFoundError:
                 continue  # went while we looked
             except (BuildError, ValueError, AssertionError) as error:
@@ -50,27 +47,27 @@ def torn(root: Path) -> list[str]:
 
 
 def _look(store: Store, product: str, path: Path) -> None:
-    name = RECORD.fullmatch(path.name)
     if re.fullmatch("[0-9a-f]{32}", path.name):
         verify(path)
+    if not (record := RECORD.fullmatch(path.name)):
         return
-    if not name:
-        return
-    value = read_json(path)
-    if name["kind"] == ".plan.json":
-        store.plan(product, name["address"])
-    elif name["kind"] == ".where.json":
-        store.where(product, name["address"])
-    elif name["kind"] in (".json", ".stamp"):
+    address, kind = record.groups()
+    if kind == ".plan.json":
+        store.plan(product, address)
+    elif kind == ".where.json":
+        store.where(product, address)
+    else:
+        value = read_json(path)
+    if kind in (".json", ".stamp"):
         receipt = Receipt.model_validate(value)
-        assert (receipt.product, receipt.address) == (product, name["address"]), "of another address"
+        assert (receipt.product, receipt.address) == (product, address), "of another address"
         body = canonical(receipt.manifest.model_dump(mode="json")) + b"\n"
         manifest = store.folder(product, receipt.key) / MANIFEST
         assert manifest.exists() and manifest.read_bytes() == body, "its folder is another one"
 
 
 def snapshot(root: Path, own: bool = False) -> dict[str, bytes]:
-    """Relative path -> bytes of all there is, folders and links included; `own`: also what is one build's own."""
+    """Relative path -> bytes of all there is; `own`: also what is one build's own."""
     found = {}
     for path in sorted(_below(root)):
         name = path.relative_to(root).as_posix()
@@ -114,19 +111,19 @@ def take_product(place: Folder, node: Node, to: Path) -> None:
     """Copy one finished product to another store."""
     store, receipt = Store(to / "store"), place.store.built(node.product, node.address)
     assert receipt
-    for kind in (".json", ".stamp"):
-        _copy(
-            place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind)
-        )
-    _copy(place.store.run_record(node.product, receipt.key), store.run_record(node.product, receipt.key))
+    _copy(place, to, node, ".json", ".stamp")
     folder = store.folder(node.product, receipt.key)
     if not folder.exists():
         shutil.copytree(place.store.folder(node.product, receipt.key), folder, symlinks=True)
+        record = place.store.run_record(node.product, receipt.key)
+        shutil.copy2(record, store.run_record(node.product, receipt.key))
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(source, target)
+def _copy(place: Folder, to: Path, node: Node, *kinds: str) -> None:
+    for kind in kinds:
+        target = Store(to / "store").file(node.product, node.address, kind)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(place.store.file(node.product, node.address, kind), target)
 
 
 def soaking() -> Iterator[int]:

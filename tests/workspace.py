@@ -62,8 +62,11 @@ class Folder:
     def store(self) -> Store:
         return Store(self.root / "store")
 
+    def draw(self) -> Draw:
+        return Draw(self.store, self.root / "recipes")
+
     def graph(self, recipe: str) -> Graph:
-        return Draw(self.store, self.root / "recipes").recipe(recipe)
+        return self.draw().recipe(recipe)
 
     def path(self, *parts: str) -> Path:
         return self.root.joinpath(*parts)
@@ -161,17 +164,22 @@ def _head(source: str, target: Path, lines: int) -> None:
 
 
 def pretend(
-    place: Folder, recipe: str, contents: dict[str, str] | None = None, leave: tuple[str, ...] = ()
+    place: Folder,
+    recipe: str,
+    contents: dict[str, str] | None = None,
+    leave: tuple[str, ...] = (),
+    draw: Draw | None = None,
 ) -> None:
     """Write every product of a recipe that is not built into the store as if it had been made.
 
     Args:
         place: The folder of the recipe.
         recipe: Its name.
-        contents: Product -> text of its published files; default: some text of the product's own.
+        contents: Product -> text of its files; default: some text of the product's own.
         leave: Names of the graph that are not written.
+        draw: What draws the recipe, where many are drawn.
     """
-    products = place.graph(recipe).products
+    products = (draw or place.draw()).recipe(recipe).products
     left = {products[name].address for name in leave}
     for node in {inner.address: inner for top in products.values() for inner in top.closure()}.values():
         if node.address not in left and not place.store.built(node.product, node.address):
@@ -190,5 +198,5 @@ def _pretend(store: Store, node: Node, text: str | None) -> None:
     (target / MANIFEST).unlink(missing_ok=True)
     manifest = Manifest.model_validate({"files": digests_of(target), "counts": {}})
     (target / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
-    store.write_plan(node.plan)
+    store.write_plan(node.product, node.address, node.asked)
     store.write_receipt(Receipt(product=node.product, address=node.address, key=key, manifest=manifest))

@@ -17,9 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 after an expected error, which is one message on stderr.
     """
+    from workflow.disk import one_line
+
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with one_line(Path.cwd()):
+            options.run(options)
     except BuildError as error:
         from workflow.progress import say
 
@@ -68,9 +71,9 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from workflow.products import MAKERS
+    from workflow.products import PRODUCTS
 
-    for product in MAKERS:
+    for product in PRODUCTS:
         command = commands.add_parser(product, help=f"make one {product} (called by the rule)")
         command.add_argument("--address", required=True, help="what to make: 32 hex digits, planned before")
         command.add_argument("--log", type=Path, help="file for what libraries print")
@@ -89,16 +92,14 @@ def _make(options: argparse.Namespace) -> None:
     from workflow.death import die_with_parent
 
     die_with_parent()
-    from workflow.devices import claimed
     from workflow.products import MAKERS
     from workflow.progress import redirect
     from workflow.store.build import Resources, build
     from workflow.store.store import Store
 
     redirect(options.log)
-    with claimed(options.gpus):
-        resources = Resources(threads=options.threads, gpus=options.gpus)
-        build(Store.here(), options.product, options.address, MAKERS[options.product], resources)
+    resources = Resources(threads=options.threads, gpus=options.gpus)
+    build(Store.here(), options.product, options.address, lambda job: MAKERS[options.product](job), resources)
 
 
 def _publish(options: argparse.Namespace) -> None:

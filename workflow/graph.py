@@ -5,6 +5,7 @@ Drawing reads the recipe and its sources and writes nothing; `workflow.settle` t
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.training import RecipeBase, ScratchBase
 from workflow.sources import source_digest
-from workflow.store.records import InputRef, Plan
+from workflow.store.address import address_of
+from workflow.store.records import Plan
 from workflow.store.store import Store
 
 
@@ -33,31 +35,33 @@ class Node:
     digests: dict[str, str] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Everything that decides the address, as the plan has it in JSON."""
+        inputs = {role: {"product": n.product, "address": n.address} for role, n in self.inputs.items()}
+        asked = {"product": self.product, "version": VERSIONS[self.product], "slice": self.slice}
+        return {**asked, "inputs": inputs, "sources": self.digests}
+
+    @property
     def plan(self) -> Plan:
-        """Everything that decides the address."""
-        inputs = {
-            role: InputRef(product=node.product, address=node.address) for role, node in self.inputs.items()
-        }
-        return Plan(
-            product=self.product,
-            version=VERSIONS[self.product],
-            slice=self.slice,
-            inputs=inputs,
-            sources=self.digests,
-        )
+        """The same as a validated record."""
+        return Plan.model_validate(self.asked)
 
     @cached_property
     def address(self) -> str:
         """The node's address, 32 hex digits."""
-        return self.plan.address
+        return address_of(self.asked)
 
-    def closure(self) -> list[Node]:
-        """This node and all it is made from, inputs first, each address once."""
+    def closure(self, without: Container[str] = ()) -> list[Node]:
+        """This node and all it is made from, inputs first, each address once.
+
+        Args:
+            without: Addresses that are left out, with what they are made from.
+        """
         seen: dict[str, Node] = {}
 
         def visit(node: Node) -> None:
-            if node.address not in seen:
+            if node.address not in seen and node.address not in without:
                 for inner in node.inputs.values():
                     visit(inner)
                 seen[node.address] = node
@@ -97,12 +101,18 @@ def _why_not(recipe: Recipe, product: str) -> str:
 
 
 class Draw:
-    """Draws graphs: knows the recipes' folder, the store, and which recipes are being drawn."""
+    """Draws graphs: knows the recipes' folder, the store, and which recipes are being drawn.
+
+    Each recipe and each source file is looked at once: all graphs of one `Draw` show the same moment.
+    """
 
     def __init__(self, store: Store, folder: Path = Path("recipes")):
         """Draw recipes of `folder`; digests of sources are cached in `store`."""
         self.store, self.folder = store, folder
         self.drawing: list[str] = []
+        self.graphs: dict[str, Graph] = {}
+        self.bases: dict[tuple[str, Path, bool], Node] = {}
+        self._digests: dict[Path, str] = {}
 
     def recipe(self, name: str) -> Graph:
         """The graph of the recipe called `name`.
@@ -110,14 +120,17 @@ class Draw:
         Raises:
             BuildError: The recipe, a source or another recipe it names is wrong.
         """
+        if name in self.graphs:
+            return self.graphs[name]
         if name in self.drawing:
             raise BuildError(f"recipes name each other in a circle: {' -> '.join([*self.drawing, name])}")
         path = recipe_path(name, self.folder)
         self.drawing.append(name)
         try:
-            return self._graph(load_recipe(path), path)
+            self.graphs[name] = self._graph(load_recipe(path), path)
         finally:
             self.drawing.pop()
+        return self.graphs[name]
 
     def _graph(self, recipe: Recipe, path: Path) -> Graph:
         try:
@@ -127,11 +140,14 @@ class Draw:
 
     def digests(self, sources: dict[str, Path], expected: str | None = None) -> dict[str, str]:
         """Role -> SHA-256 of each source file; one that is not there is known by `expected` alone."""
-        cache = self.store.root / "digests.sqlite"
-        return {
-            role: expected if expected and not path.is_file() else source_digest(path, cache)
-            for role, path in sources.items()
-        }
+        return {role: self._digest(path, expected) for role, path in sources.items()}
+
+    def _digest(self, path: Path, expected: str | None) -> str:
+        if path not in self._digests:
+            if expected and not path.is_file():
+                return expected
+            self._digests[path] = source_digest(path, self.store.root / "digests.sqlite")
+        return self._digests[path]
 
 
 def _placed(path: Path, error: BuildError) -> str:
@@ -202,8 +218,12 @@ class _Products:
         folder = self.folder / (
             model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base)
         )
-        choose = tokenizer_files if product == "tokenizer" else model_files
-        return self._node(product, slice={"scratch": scratch}, sources=choose(folder, scratch))
+        known = self.draw.bases
+        if (product, folder, scratch) not in known:
+            choose = tokenizer_files if product == "tokenizer" else model_files
+            sources = choose(folder, scratch)
+            known[product, folder, scratch] = self._node(product, slice={"scratch": scratch}, sources=sources)
+        return known[product, folder, scratch]
 
     def _tokenizer(self) -> Node:
         base = self.recipe.model.base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -35,7 +36,8 @@ def say(line: str) -> None:
     """One line for the person at the terminal, and for the log."""
     print(line, file=_console, flush=True)
     if _console is not sys.stderr:
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a full disk is said at the terminal; nothing may stay in a buffer
+            os.write(2, f"{line}\n".encode(errors="replace"))
 
 
 class Progress:

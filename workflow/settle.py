@@ -21,8 +21,8 @@ from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import remove_tree, write_if_changed
 from workflow.store.locks import held
-from workflow.store.records import key_of
-from workflow.store.store import Store
+from workflow.store.records import Receipt, key_of
+from workflow.store.store import MANIFEST, Store, read_manifest
 
 RESULTS = Path("results")
 
@@ -44,9 +44,20 @@ _asked: dict[str, None] = {}
 
 
 @cache
+def draw() -> Draw:
+    """The recipes of this folder, each drawn once per process."""
+    return Draw(Store.here())
+
+
+@cache
+def _settled() -> dict[str, Node]:
+    """Address -> node of what was settled in this process."""
+    return {}
+
+
 def graph(recipe: str) -> Graph:
-    """The graph of a recipe, drawn once per process."""
-    return Draw(Store.here()).recipe(recipe)
+    """The graph of a recipe."""
+    return draw().recipe(recipe)
 
 
 def published_from(wildcards: Any) -> dict[str, str]:
@@ -60,7 +71,7 @@ def published_from(wildcards: Any) -> dict[str, str]:
     _asked[wildcards.recipe] = None
     try:
         node = graph(wildcards.recipe).node(PUBLISHED[name][0])
-        settle(store, node)
+        settle(store, node, _settled())
     except BuildError as error:
         _stop(error)
     note = RESULTS / wildcards.recipe / ".addresses" / name
@@ -84,11 +95,14 @@ def inputs_of(product: str) -> Callable[[Any], dict[str, str]]:
 
     def inputs(wildcards: Any) -> dict[str, str]:
         store = Store.here()
-        try:
-            plan = store.plan(product, wildcards.address)
-        except BuildError as error:
-            _stop(error)
-        return {role: str(store.stamp(ref.product, ref.address)) for role, ref in plan.inputs.items()}
+        if node := _settled().get(wildcards.address):
+            needed: Any = node.inputs
+        else:
+            try:
+                needed = store.plan(product, wildcards.address).inputs
+            except BuildError as error:
+                _stop(error)
+        return {role: str(store.stamp(ref.product, ref.address)) for role, ref in needed.items()}
 
     return inputs
 
@@ -106,20 +120,27 @@ def gpus_for(product: str) -> Callable[[Any], int]:
     return gpus
 
 
-def settle(store: Store, node: Node) -> None:
+def settle(store: Store, node: Node, settled: dict[str, Node] | None = None) -> None:
     """Write the plans of `node` and of all it needs, and set the stamps right.
+
+    Args:
+        store: The store.
+        node: What is wanted.
+        settled: Address -> node of what needs no second look; those of this call are added.
 
     Raises:
         BuildError: Something that is not built yet cannot be: a source is missing or a model unpinned.
     """
+    settled = {} if settled is None else settled
     problems: list[str] = []
-    for inner in node.closure():
-        store.write_plan(inner.plan)
+    for inner in node.closure(settled):
+        store.write_plan(inner.product, inner.address, inner.asked)
         sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
         where = {"sources": sources, "execution": inner.execution}
         store.write_where(inner.product, inner.address, where)
         if not _set_stamp(store, inner):
             problems += _problems(inner)
+        settled[inner.address] = inner
     if problems:
         raise BuildError("\n".join(dict.fromkeys(problems)))
 
@@ -127,23 +148,43 @@ def settle(store: Store, node: Node) -> None:
 def _set_stamp(store: Store, node: Node) -> bool:
     """Make the stamp agree with the receipt; whether the product is built."""
     path = store.stamp(node.product, node.address)
-    receipt = store.built(node.product, node.address)
+    receipt = store.built(node.product, node.address) or linked(store, node)
     if receipt is None:
         path.unlink(missing_ok=True)
         return False
     if not path.exists():
         stamp(store, receipt)
-        _age(path, store.file(node.product, node.address, ".json"))
-    for inner in node.inputs.values():
-        needed = store.stamp(inner.product, inner.address)
-        if needed.exists() and needed.stat().st_mtime_ns > path.stat().st_mtime_ns:
-            _age(path, needed)
+        _set_time(path, _time(store.file(node.product, node.address, ".json")))
+    inputs = [store.stamp(inner.product, inner.address) for inner in node.inputs.values()]
+    newest = max(map(_time, inputs), default=0)
+    if newest > _time(path):
+        _set_time(path, newest)
     return True
 
 
-def _age(path: Path, other: Path) -> None:
-    """Give `path` the mtime of `other`."""
-    time = other.stat().st_mtime_ns
+def linked(store: Store, node: Node) -> Receipt | None:
+    """Early cut-off: the receipt of a node whose inputs are built and turned out to be known ones.
+
+    Its folder is there, made for another address; only the receipt is written, and no job is queued.
+    """
+    key = _key(store, node)
+    folder = store.folder(node.product, key) if key else None
+    if key is None or folder is None or not (folder / MANIFEST).is_file():
+        return None
+    receipt = Receipt(product=node.product, address=node.address, key=key, manifest=read_manifest(folder))
+    store.write_receipt(receipt)
+    return receipt
+
+
+def _time(path: Path) -> int:
+    """The mtime in ns; 0 if there is no such file."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _set_time(path: Path, time: int) -> None:
     os.utime(path, ns=(time, time))
 
 
@@ -194,7 +235,8 @@ def forget(recipe: str, product: str) -> str:
     store = Store.here()
     node = graph(recipe).node(PUBLISHED.get(product, (product,))[0])
     receipt = store.file(node.product, node.address, ".json")
-    key = _key(store, node)
+    known = store.receipt(node.product, node.address)
+    key = known.key if known else _key(store, node)
     if key is None:
         return f"{recipe}: {product} is not built, there is nothing to forget"
     with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
@@ -207,10 +249,11 @@ def forget(recipe: str, product: str) -> str:
 
 
 def _key(store: Store, node: Node) -> str | None:
-    """The key of a node that is built, or whose inputs are; else None: nothing of it can exist."""
-    receipt = store.receipt(node.product, node.address)
-    if receipt:
-        return receipt.key
-    inputs = {role: store.built(inner.product, inner.address) for role, inner in node.inputs.items()}
-    contents = {role: found.manifest.content for role, found in inputs.items() if found}
-    return key_of(node.plan, contents) if len(contents) == len(inputs) else None
+    """The key of a node whose inputs are built; else None: nothing of it can exist."""
+    contents: dict[str, str] = {}
+    for role, inner in node.inputs.items():
+        receipt = store.built(inner.product, inner.address)
+        if receipt is None:
+            return None
+        contents[role] = read_manifest(store.folder(inner.product, receipt.key)).content
+    return key_of(node.plan, contents)

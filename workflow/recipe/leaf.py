@@ -52,13 +52,16 @@ def slice_of(section: Section, product: str) -> dict[str, Any]:
     Returns:
         Nested plain JSON values; sections without a leaf of this product are left out.
     """
+    return _chosen(section, section.model_dump(mode="json"), product)
+
+
+def _chosen(section: Section, dumped: dict[str, Any], product: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            inner = slice_of(value, product)
-            if inner:
+            if inner := _chosen(value, dumped[name], product):
                 chosen[name] = inner
         elif product in owners(field):
-            chosen[name] = section.model_dump(mode="json", include={name})[name]
+            chosen[name] = dumped[name]
     return chosen
