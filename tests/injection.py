@@ -19,7 +19,8 @@ from zygote import Run
 
 WRITES = ("write", "pwrite64", "writev", "sendfile", "copy_file_range", "ftruncate", "fallocate")
 FLUSHES = ("fsync", "fdatasync")
-RENAMES = (
+RENAMES = ("rename", "renameat", "renameat2")
+NAMES = (
     *("link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"),
     *("chmod", "fchmod", "fchmodat", "utimensat"),
 )

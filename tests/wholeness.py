@@ -97,7 +97,7 @@ def different(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
 
 
 def take(place: Folder, node: Node, to: Path) -> None:
-    """Copy what making one product needs to a new folder: its plan, and its inputs as they are in the store."""
+    """Copy what making one product needs to a new folder: its plan and its inputs."""
     store = Store(to / "store")
     for kind in (".plan.json", ".where.json"):
         _copy(
