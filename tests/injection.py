@@ -95,22 +95,24 @@ def recorded(run: Run, log: Path, below: Path) -> list[Point]:
     """Let the process go on to its end: its calls that changed something below a folder, in order.
 
     Files are known by their place; what has no full path (names given to rename, unlink, mkdir) is taken to
-    be below, since processes run there.
+    be below, since processes run there. Other threads than the first only read, but for the cache of digests.
     """
     tracer = _attached(run, "-y", "-s", "0", "-o", str(log))
     assert run.wait() == 0
     tracer.wait()
-    points = list(_points(log))
-    return [point for point in points if f"<{below}/" in point.arguments or "</" not in point.arguments]
+    points = list(_points(log, run.pid))
+    ours = (f"<{below}/", f"<{below}>")
+    return [p for p in points if "</" not in p.arguments or any(name in p.arguments for name in ours)]
 
 
-def _points(log: Path) -> Iterator[Point]:
-    counts: Counter[tuple[str, str]] = Counter()
+def _points(log: Path, thread: int) -> Iterator[Point]:
+    counts: Counter[str] = Counter()
     for line in log.read_text().splitlines():
-        if call := _CALL.match(line):
-            counts[call["thread"], call["name"]] += 1
+        call = _CALL.match(line)
+        if call and int(call["thread"]) == thread:
+            counts[call["name"]] += 1
             if " = -1 " not in line:
-                yield Point(call["name"], counts[call["thread"], call["name"]], call["arguments"])
+                yield Point(call["name"], counts[call["name"]], call["arguments"])
 
 
 def struck(run: Run, point: Point, how: str) -> int:
@@ -125,8 +127,9 @@ def unflushed(points: list[Point], root: Path) -> list[str]:
     """Where a power cut could show an unwritten file under a final name, or lose a name for good.
 
     What is renamed out of a folder that ends in `.tmp`, or from beside its place, must have been flushed;
-    the folder in which a name appears must be flushed afterwards.
+    the folder in which a name appears must be flushed afterwards. Leases count for nothing after a power cut.
     """
+    points = [point for point in points if "/leases/" not in point.arguments]
     dirty: set[str] = set()
     unsynced: set[str] = set()
     found = []

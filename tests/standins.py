@@ -7,7 +7,6 @@ All other products are made by their own code.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import importlib
@@ -175,7 +174,7 @@ def warm() -> None:
     """Import and prepare what the processes will need, by making everything once."""
     for name in ("snakemake.cli", "workflow.cli", "workflow.publish", "workflow.show"):
         importlib.import_module(name)
-    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stderr(None):
+    with tempfile.TemporaryDirectory() as root:
         make_all(folder(Path(root)), "small")
     gc.collect()
     gc.freeze()

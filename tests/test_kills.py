@@ -31,7 +31,8 @@ def test_a_kill_at_any_change_of_a_product(
     case = Case.of_product(zygote, made, product, tmp_path / "it")
     points, expected = case.undisturbed()
     assert len(points) >= 30 and len({point.name for point in points}) >= 6
-    assert every(points, lambda point: case.struck(point, "signal=KILL", expected, killed)) == []
+    wrong = every(points, lambda point: case.struck(point, "signal=KILL", expected, killed))
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
@@ -41,7 +42,8 @@ def test_a_kill_at_any_change_of_publishing(name: str, made: Folder, zygote: Zyg
     case = Case.of_publishing(zygote, made, name, tmp_path / "it")
     points, expected = case.undisturbed()
     assert len(points) >= 6
-    assert every(points, lambda point: case.struck(point, "signal=KILL", expected, killed)) == []
+    wrong = every(points, lambda point: case.struck(point, "signal=KILL", expected, killed))
+    assert not wrong, "\n".join(wrong)
 
 
 def lives(zygote: Zygote, place: Folder, kills: int, chance: random.Random) -> list[str]:

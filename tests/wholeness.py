@@ -98,11 +98,7 @@ def different(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
 
 def take(place: Folder, node: Node, to: Path) -> None:
     """Copy what making one product needs to a new folder: its plan and its inputs."""
-    store = Store(to / "store")
-    for kind in (".plan.json", ".where.json"):
-        _copy(
-            place.store.file(node.product, node.address, kind), store.file(node.product, node.address, kind)
-        )
+    _copy(place, to, node, ".plan.json", ".where.json")
     for inner in node.inputs.values():
         take_product(place, inner, to)
 

@@ -63,7 +63,8 @@ def _alone(path: Path) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_at(descriptor, path):
-                os.ftruncate(descriptor, 0)
+                if os.fstat(descriptor).st_size:
+                    os.ftruncate(descriptor, 0)
                 yield descriptor
                 return
         finally:
