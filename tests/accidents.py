@@ -21,16 +21,34 @@ PRODUCTS = (
 )
 """Products of `small`, each kind once; `base` ones are those of the model that it starts from."""
 PUBLISHED = ("voted.jsonl", "adapter")
-TARGETS = [f"results/small/{name}" for name in ("report.html", "voted.jsonl", "adapter", "overlap.json")]
+TARGETS = [
+    f"results/small/{name}"
+    for name in ("report.html", "scores.json", "voted.jsonl", "adapter", "overlap.json")
+]
 
 
-def build(zygote: Zygote, place: Folder, *targets: str) -> None:
-    """Build by Snakemake, which must succeed."""
+def start(zygote: Zygote, place: Folder, *targets: str, env: dict[str, str] | None = None) -> Run:
+    """Start real Snakemake; what it prints goes to `<folder>.txt`, what its jobs make to `<folder>.made`."""
+    log = {"MADE_LOG": str(place.root.with_name(f"{place.root.name}.made"))}
     printed = place.root.with_name(f"{place.root.name}.txt")
-    asked = targets or TARGETS
-    status = zygote.run("snakemake", str(zygote.folder / "bin"), *asked, cwd=place.root, output=printed)
+    jobs, asked = str(zygote.folder / "bin"), targets or TARGETS
+    return zygote.start("snakemake", jobs, *asked, cwd=place.root, output=printed, env={**log, **(env or {})})
+
+
+def build(zygote: Zygote, place: Folder, *targets: str, env: dict[str, str] | None = None) -> list[str]:
+    """Build by Snakemake, which must succeed: `<product> <key>` of everything that was made."""
+    log, printed = (place.root.with_name(f"{place.root.name}.{kind}") for kind in ("made", "txt"))
+    for file in (log, printed):
+        file.unlink(missing_ok=True)
+    status = start(zygote, place, *targets, env=env).wait()
     assert status == 0, printed.read_text()
-    printed.unlink()
+    return made_of(place)
+
+
+def made_of(place: Folder) -> list[str]:
+    """What was made since the last `build` began, in order."""
+    log = place.root.with_name(f"{place.root.name}.made")
+    return log.read_text().splitlines() if log.exists() else []
 
 
 @dataclass(frozen=True)

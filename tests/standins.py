@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import numpy as np
 from workspace import Folder, folder
 
 from workflow import products
+from workflow.errors import BuildError
 from workflow.settle import settle
 from workflow.store.address import canonical
 from workflow.store.build import Job, Resources, build
@@ -150,24 +152,40 @@ def snakemake(arguments: list[str]) -> int:
 
 
 def racer(arguments: list[str]) -> int:
-    """Build one product as soon as the file that is named first is there."""
-    gate, product, address = arguments
+    """Build products, named `<product>/<address>`, in turn, as soon as the file named first is there."""
+    gate, *wanted = arguments
     while not os.path.exists(gate):
-        time.sleep(0)
-    build(Store.here(), product, address, counted(product), Resources())
+        time.sleep(0.001)
+    for product, _, address in (name.partition("/") for name in wanted):
+        build(Store.here(), product, address, counted(product), Resources())
     return 0
 
 
-PROGRAMS = {"tunemake": tunemake, "snakemake": snakemake, "racer": racer}
+def remake(arguments: list[str]) -> int:
+    """Make a recipe, looking at every product, as long as refusals say what to do; do what they say."""
+    place = Folder(Path.cwd())
+    for _ in range(9):
+        try:
+            make_all(place, arguments[0], again=True)
+        except BuildError as error:
+            print(f"Error: {error}")
+            if path := re.match(r"(\S+): .*\bdelete it\b", str(error)):
+                Path(path[1]).unlink(missing_ok=True)
+        else:
+            return 0
+    return 1
 
 
-def make_all(place: Folder, recipe: str) -> None:
-    """Make all products of a recipe here and now, without Snakemake."""
+def make_all(place: Folder, recipe: str, again: bool = False) -> None:
+    """Make all products of a recipe here and now, without Snakemake; `again`: also those that are built."""
     for top in place.graph(recipe).products.values():
         settle(place.store, top)
         for node in top.closure():
-            if not place.store.built(node.product, node.address):
+            if again or not place.store.built(node.product, node.address):
                 build(place.store, node.product, node.address, STAND_INS[node.product], Resources())
+
+
+PROGRAMS = {"tunemake": tunemake, "snakemake": snakemake, "racer": racer, "remake": remake}
 
 
 def warm() -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from accidents import PRODUCTS, PUBLISHED, TARGETS, Case, build, every, killed
+from accidents import PRODUCTS, PUBLISHED, Case, build, every, killed, start
 from injection import needs_strace
 from wholeness import different, snapshot, soaking, torn
 from workspace import Folder, folder
@@ -50,8 +50,7 @@ def lives(zygote: Zygote, place: Folder, kills: int, chance: random.Random) -> l
     """Start a build again and again and kill its whole process tree at random moments: what was torn then."""
     found = []
     for _ in range(kills):
-        jobs, printed = str(zygote.folder / "bin"), place.root.with_name("printed.txt")
-        run = zygote.start("snakemake", jobs, *TARGETS, cwd=place.root, output=printed)
+        run = start(zygote, place)
         time.sleep(chance.uniform(0.1, 1.5))
         for process in [run.pid, *descendants(run.pid)]:
             with contextlib.suppress(ProcessLookupError):
