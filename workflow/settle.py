@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from time import time_ns
 from typing import Any, NoReturn
 
 from workflow.devices import visible_gpus
@@ -76,6 +77,8 @@ def published_from(wildcards: Any) -> dict[str, str]:
         _stop(error)
     note = RESULTS / wildcards.recipe / ".addresses" / name
     write_if_changed(note, f"{node.product} {node.address}\n".encode())
+    if _time(note) > time_ns():
+        _set_time(note, time_ns())
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
 
 
@@ -157,8 +160,9 @@ def _set_stamp(store: Store, node: Node) -> bool:
         _set_time(path, _time(store.file(node.product, node.address, ".json")))
     inputs = [store.stamp(inner.product, inner.address) for inner in node.inputs.values()]
     newest = max(map(_time, inputs), default=0)
-    if newest > _time(path):
-        _set_time(path, newest)
+    time = max(min(_time(path), time_ns()), newest)  # of the future: a clock was set back
+    if time != _time(path):
+        _set_time(path, time)
     return True
 
 
