@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
+from workflow.freshness import shows, weigh
 from workflow.graph import Draw, Graph, Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
@@ -68,11 +69,7 @@ def graph(recipe: str) -> Graph:
 
 
 def published_from(wildcards: Any) -> dict[str, str]:
-    """Inputs of a published file: the stamp of its product, and a note of the address it is to show.
-
-    The note is rewritten only when the address changes, so that an edit or a revert publishes again even
-    where Snakemake has lost its own memory.
-    """
+    """Inputs of a published file: the stamp of its product, and a note of the address it is to show."""
     store = Store.here()
     name = wildcards.name
     _asked[wildcards.recipe] = None
@@ -82,10 +79,18 @@ def published_from(wildcards: Any) -> dict[str, str]:
         claimed = _claim(wildcards.recipe)
         settle(store, node, _settled())
         write_if_changed(note, f"{node.product} {node.address}\n".encode())
+        _weigh(store, node, RESULTS / wildcards.recipe / name, note)
         write_root(store, RESULTS / wildcards.recipe, wildcards.recipe, planned=claimed)
     except BuildError as error:
         _stop(error)
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
+
+
+def _weigh(store: Store, node: Node, target: Path, note: Path) -> None:
+    """Decide here whether a product that is built is published again."""
+    if not _settled()[node.address] and (receipt := store.built(node.product, node.address)):
+        stamp_of = store.stamp(node.product, node.address)
+        weigh(target, stamp_of, note, fresh=shows(target, receipt))
 
 
 @cache
@@ -174,8 +179,6 @@ def _set_stamp(store: Store, node: Node) -> bool:
         return False
     if not path.exists():
         stamp(store, receipt)
-        made = store.file(node.product, node.address, ".json").stat().st_mtime_ns
-        os.utime(path, ns=(made, made))  # what is published already is not older than it
     return True
 
 

@@ -70,7 +70,7 @@ def build(store: Store, product: str, address: str, make: Make, resources: Resou
     with leased(store, [(product, address)]):
         receipts = {role: _input(store, ref.product, ref.address) for role, ref in plan.inputs.items()}
         key = key_of(plan, {role: _content(store, receipt) for role, receipt in receipts.items()})
-        with held(store.lock(product, key), label):
+        with held(store.lock(product, key), label), one_line(store.folder(product, key)):
             manifest = _reusable(store, product, key, label)
             if manifest is None:
                 job = _job(store, plan, receipts, key, resources)
