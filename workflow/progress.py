@@ -12,7 +12,8 @@ from typing import Any, TextIO
 EVERY = 5.0
 """Seconds between two progress lines of one job."""
 
-_console: TextIO = sys.stderr
+_console: TextIO | None = None
+"""The terminal, where a log has taken its place."""
 
 
 def redirect(log: Path | None) -> None:
@@ -34,8 +35,8 @@ def redirect(log: Path | None) -> None:
 
 def say(line: str) -> None:
     """One line for the person at the terminal, and for the log."""
-    print(line, file=_console, flush=True)
-    if _console is not sys.stderr:
+    print(line, file=_console or sys.stderr, flush=True)
+    if _console:
         with suppress(OSError):  # a full disk is said at the terminal; nothing may stay in a buffer
             os.write(2, f"{line}\n".encode(errors="replace"))
 

@@ -15,7 +15,9 @@ from workflow.store.address import ADDRESS
 from workflow.store.files import read_json
 from workflow.store.store import MANIFEST, Store
 
-_HEAD = re.compile(rb'\{"address":"(%b)","key":"(%b)",' % (ADDRESS.encode(), ADDRESS.encode()))
+_HEAD = re.compile(
+    rb'\{"address":"(%b)","digest":"[0-9a-f]+","key":"(%b)",' % (ADDRESS.encode(), ADDRESS.encode())
+)
 """How the canonical JSON of a receipt begins."""
 
 
@@ -39,7 +41,7 @@ class Look:
         try:
             descriptor = os.open(f"{folder}/{address}.json", os.O_RDONLY)
             try:
-                head = _HEAD.match(os.read(descriptor, 128))
+                head = _HEAD.match(os.read(descriptor, 256))
             finally:
                 os.close(descriptor)
             if not head or head[1] != address.encode():
