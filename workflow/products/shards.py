@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -127,6 +128,10 @@ class _Shards:
             "tokenizer": digests_of(job.inputs["tokenizer"]),
         })  # fmt: skip
         self.pieces = Pieces(job.pieces / "tokens" / context, _ENDING)
+        self._marked: dict[str, list[str]] = defaultdict(list)  # digest of a first or last line -> labels
+        for label in self.pieces.found:
+            for mark in label.split("-")[:2]:
+                self._marked[mark].append(label)
         self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
 
     def make(self, cut: tuple[int, Span] | None) -> Done:
@@ -167,17 +172,12 @@ class _Shards:
         """Rows that versions of this shard with the same first or last line have."""
         first, last, _ = label.split("-")
         known: dict[bytes, TokenRow] = {}
-        for donor in _donors(self.pieces, first, last):
-            shard = Shard(donor)
+        for donor in [*self._marked[first][-DONORS:], *self._marked[last][-DONORS:]]:
+            if not (path := self.pieces.intact(donor)):
+                continue
+            shard = Shard(path)
             places = shard.known()
             for digest in digests:
                 if digest not in known and digest in places:
                     known[digest] = shard.row(places[digest])
         return known
-
-
-def _donors(pieces: Pieces, first: str, last: str) -> Iterator[Path]:
-    for side, mark in enumerate((first, last)):
-        for label in [label for label in pieces.found if label.split("-")[side] == mark][-DONORS:]:
-            if path := pieces.intact(label):
-                yield path
