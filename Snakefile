@@ -23,6 +23,7 @@ from workflow.settle import (
 )
 from workflow.show import closing
 from workflow.store.store import Store
+from workflow.why import because
 
 gc.set_threshold(200_000, 50, 100)  # a graph of thousands of jobs is drawn in a quarter less time
 

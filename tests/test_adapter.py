@@ -88,7 +88,7 @@ def test_a_batch_has_the_rows_of_the_order_whatever_their_lengths() -> None:
 
 
 def test_a_rank_that_was_killed_is_explained() -> None:
-    assert "(signal 9): is main memory full?" in adapter._unexplained(-9)
+    assert "(signal 9): is main memory or the disk full?" in adapter._unexplained(-9)
 
 
 @pytest.mark.slow

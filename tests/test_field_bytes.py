@@ -8,15 +8,12 @@ differently, so byte identity is claimed for equal ones, and a receipt's run rec
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import workspace
 from tests.workspace import Folder
-from workflow.settle import settle
 from workflow.store.build import verify
 from workflow.store.files import remove_tree
 
@@ -37,20 +34,6 @@ CASES = [
 """Product in the graph, and the edit of the recipe (the base's for a model) that it must not feel."""
 
 
-def make(place: Folder, recipe: str, *names: str) -> None:
-    """Run the jobs of these products as the rules do, each in a process of its own."""
-    graph = place.graph(recipe)
-    for name in names:
-        node = graph.node(name)
-        settle(place.store, node)
-        for inner in node.closure():
-            if place.store.built(inner.product, inner.address) is None:
-                command = [sys.executable, "-m", "workflow", inner.product, "--address", inner.address]
-                subprocess.run(
-                    command, cwd=place.root, env=workspace.environment(), check=True, capture_output=True
-                )
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """All products whose bytes are compared, with a copy of each path's bytes elsewhere."""
@@ -60,7 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     shutil.copy(recipes / "prompts/tiny.jinja", recipes / "prompts/copy.jinja")
     shutil.copytree(recipes / "models/tiny-qwen2", recipes / "models/copy")
     (recipes / "small.yaml").write_text(RECIPE)
-    make(place, "small", "greedy", "rows_train", "shards_train")
+    place.make("small", "greedy", "rows_train", "shards_train")
     return place
 
 
@@ -78,7 +61,7 @@ def test_both_values_give_the_same_bytes(
     other.store.file(node.product, node.address, ".json").unlink()
     remove_tree(other.store.folder(node.product, first.key))
     remove_tree(other.store.pieces)
-    make(other, recipe, name)
+    other.make(recipe, name)
     second = other.store.built(node.product, node.address)
     assert second == first
     verify(other.store.folder(node.product, second.key))

@@ -17,7 +17,7 @@ from workflow.errors import BuildError
 from workflow.store.address import canonical, sha256_of
 from workflow.store.build import Job, Resources, build, verify
 from workflow.store.files import digests_of, remove_tree, write_atomic, write_if_changed
-from workflow.store.records import InputRef, Plan, Receipt
+from workflow.store.records import InputRef, Manifest, Plan, Receipt
 from workflow.store.store import Store
 
 FORK = multiprocessing.get_context("fork")
@@ -337,7 +337,8 @@ def test_digests_and_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     found = digests_of(tmp_path)
     assert found["a"] == found["b"]
-    (tmp_path / "manifest.json").write_bytes(canonical({"files": found, "counts": {}}))
+    manifest = Manifest.model_validate({"files": found, "counts": {}}).model_dump()
+    (tmp_path / "manifest.json").write_bytes(canonical(manifest) + b"\n")
     verify(tmp_path)
     (tmp_path / "a").unlink()
     with pytest.raises(BuildError, match="b: cannot be read"):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from workflow.disk import refusal
 from workflow.errors import BuildError
 from workflow.models import TOKENIZER, WEIGHTS
 from workflow.progress import EVERY, duration, say
@@ -91,17 +92,9 @@ def _pinned(path: Path, text: str, commit: str) -> str:
     plain = yaml12.parse(commit).value == commit  # a commit of digits alone would be a number
     changed = text[:start] + re.sub(UNPINNED, commit if plain else f"'{commit}'", text[start:], count=1)
     before.value["model"]["revision"] = commit
-    if _value(changed[bom:]) != before.value:
+    if yaml12.value_of(changed[bom:]) != before.value:
         raise BuildError(f"{path}:{line}:{column}: write the commit {commit} here yourself")
     return changed
-
-
-def _value(text: str) -> Any:
-    """The value of a document, or None where the text is not one."""
-    try:
-        return yaml12.parse(text).value
-    except yaml12.YamlError:
-        return None
 
 
 @contextmanager
@@ -121,7 +114,10 @@ def _one_line(repository: str, revision: str = "") -> Iterator[None]:
     except errors.RepositoryNotFoundError:
         raise BuildError(_unreadable(repository)) from None
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, httpx.HTTPError, OSError) as error:
-        raise BuildError(_unreachable(repository, revision, error)) from None
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        line = refusal(error, Path(HF_HUB_CACHE)) or _unreachable(repository, revision, error)
+        raise BuildError(line) from None
 
 
 def _unreadable(repository: str) -> str:

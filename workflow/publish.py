@@ -11,8 +11,10 @@ from filelock import FileLock
 from workflow.errors import BuildError
 from workflow.settle import PUBLISHED
 from workflow.store.address import canonical
+from workflow.store.build import intact
 from workflow.store.files import read_json, write_atomic
-from workflow.store.store import Store, read_manifest
+from workflow.store.roots import write_root
+from workflow.store.store import Store
 
 
 def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
@@ -27,23 +29,20 @@ def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
     receipt = store.built(product, address)
     if receipt is None:
         raise BuildError(f"{store.stamp(product, address)}: {product} is not in the store; build again")
-    source = store.folder(product, receipt.key) / PUBLISHED[name][1]
-    target = recipe / name
-    if source.is_dir():
-        _link(source, target)
-    elif source.is_file():
+    target, file = recipe / name, PUBLISHED[name][1]
+    if not file:
+        _link(store.folder(product, receipt.key), target)
+    elif (source := intact(store, receipt) / file).is_file():
         write_atomic(target, source.read_bytes())
     else:
-        raise BuildError(f"{target}: this recipe's {product} has no {name}: {_absent(source)}")
+        raise BuildError(f"{target}: this recipe's {product} has no {name}: {_absent(file)}")
     _note_built(store, recipe, name, {"product": product, "address": address, "key": receipt.key})
     return target
 
 
-def _absent(source: Path) -> str:
+def _absent(file: str) -> str:
     """Why a finished product does not have a file."""
-    if source.name in read_manifest(source.parent).files:
-        return f"{source} is gone; run `tunemake forget` on the product and build again"
-    return "its rows belong to no groups" if source.name == "submission.jsonl" else "it was not written"
+    return "its rows belong to no groups" if file == "submission.jsonl" else "it was not written"
 
 
 def _link(source: Path, target: Path) -> None:
@@ -60,3 +59,5 @@ def _note_built(store: Store, recipe: Path, name: str, entry: dict[str, Any]) ->
         built = read_json(path) if path.exists() else {}
         built[name] = {**entry, "run": read_json(record) if record.exists() else {}}
         write_atomic(path, canonical(built) + b"\n")
+        shown = {(str(shown["product"]), str(shown["address"])) for shown in built.values()}
+        write_root(store, recipe, recipe.name, published=shown)

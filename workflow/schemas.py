@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,30 @@ from workflow.errors import BuildError
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+_PLACES = {
+    "recipe": ("workflow.recipe.recipe", "Recipe"),
+    "plan": ("workflow.store.records", "Plan"),
+    "manifest": ("workflow.store.records", "Manifest"),
+    "receipt": ("workflow.store.records", "Receipt"),
+    "voted": ("workflow.results", "VotedLine"),
+    "scores": ("workflow.results", "Scores"),
+}
+"""Schema name -> module and class of the pydantic model; imported only when it is needed."""
+
+
 def models() -> dict[str, Any]:
     """Schema name -> the pydantic model it is generated from."""
-    from workflow.recipe.recipe import Recipe
-    from workflow.results import Scores, VotedLine
-    from workflow.store.records import Manifest, Plan, Receipt
+    return {name: _model(name) for name in _PLACES}
 
-    return {
-        "recipe": Recipe,
-        "plan": Plan,
-        "manifest": Manifest,
-        "receipt": Receipt,
-        "voted": VotedLine,
-        "scores": Scores,
-    }
+
+def _model(name: str) -> Any:
+    module, model = _PLACES[name]
+    return getattr(import_module(module), model)
 
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema called `name`."""
-    generated = models()[name].model_json_schema()
+    generated = _model(name).model_json_schema()
     return {"$schema": DIALECT, "$id": f"{name}.schema.json", **generated}
 
 

@@ -31,18 +31,29 @@ def source_digest(path: Path, cache: Path) -> str:
     """
     if not path.is_file():
         raise BuildError(f"{path}: no such file; put it there or correct the recipe")
+    try:
+        return file_digest(path, cache)
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def file_digest(path: Path, cache: Path, trust: bool = True) -> str:
+    """The same for any file; raises OSError if it cannot be read.
+
+    Args:
+        path: The file.
+        cache: An SQLite file.
+        trust: Whether the cache may answer; if not, every byte is read and the cache told.
+    """
     path = path.absolute()
     identity = _identity(path)
     with _opened(cache) as database:
         known = _known(database, path, identity)
-        if known:
+        if known and trust:
             return known
         quiet = time.time_ns() - max(identity[1:3]) > RACY_NS
-        try:
-            digest = sha256_of(path)
-        except OSError as error:
-            raise BuildError(f"{path}: cannot be read ({error.strerror})") from None
-        if quiet and _identity(path) == identity:
+        digest = sha256_of(path)
+        if quiet and digest != known and _identity(path) == identity:
             _remember(database, path, identity, digest)
     return digest
 

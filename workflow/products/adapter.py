@@ -103,14 +103,14 @@ def _launch(spec: Spec, processes: int, job: Job) -> None:
         child.wait()
     _relay(spec.progress, shown)
     if child.returncode:
-        reason = spec.error.read_text().strip() if spec.error.exists() else _unexplained(child.returncode)
-        raise BuildError(f"training stopped: {reason}")
+        reason = spec.error.read_text().strip() if spec.error.exists() else ""
+        raise BuildError(f"training stopped: {reason or _unexplained(child.returncode)}")
 
 
 def _unexplained(status: int) -> str:
     """A rank that left no word was killed or crashed; torchrun itself ends with 1 then."""
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"a rank ended without a word ({how}): is main memory full? See the log and `dmesg`"
+    return f"a rank ended without a word ({how}): is main memory or the disk full? See the log and `dmesg`"
 
 
 def _command(spec: Path, processes: int) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,32 @@ def recipe_path(name: str, folder: Path = Path("recipes")) -> Path:
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         near = _nearest(name, known)
         raise BuildError(f"{path}: no such recipe{near or '; there are: ' + (', '.join(known) or 'none')}")
+    _refuse_twins(name, folder)
     return path
+
+
+def _refuse_twins(name: str, folder: Path) -> None:
+    """Refuse names that differ in case only: on some file systems they, or their results, are one."""
+    listed = _listed(folder, folder.stat().st_mtime_ns)
+    if listed.get(name.casefold()) == [name]:
+        return
+    there = _listed.__wrapped__(folder, 0)[name.casefold()]  # the listing may be of the same clock tick
+    if name not in there:
+        raise BuildError(f"{folder / name}.yaml: the file is called {there[0]}.yaml; ask for that name")
+    if len(there) > 1:
+        twins = " and ".join(f"{folder / twin}.yaml" for twin in there)
+        raise BuildError(f"{twins} differ in case only, some file systems take them for one; rename one")
+
+
+@lru_cache
+def _listed(folder: Path, mtime: int) -> dict[str, list[str]]:
+    """Names of recipes by their name without case; listed again when the folder changed (mtime, ns)."""
+    found: dict[str, list[str]] = {}
+    for entry in sorted(os.listdir(folder)):
+        if entry.endswith(".yaml"):
+            stem = entry.removesuffix(".yaml")
+            found.setdefault(stem.casefold(), []).append(stem)
+    return found
 
 
 def load_recipe(path: Path) -> Recipe:

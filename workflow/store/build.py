@@ -12,14 +12,19 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from workflow.devices import claimed, gpu_name
+from workflow.disk import one_line
 from workflow.errors import BuildError
 from workflow.progress import duration, say
+from workflow.sources import file_digest
 from workflow.store.address import canonical, sha256_of
-from workflow.store.files import digests_of, read_json, remove_tree, seal, sync_folder, write_atomic
+from workflow.store.files import Digest, digests_of, read_json, remove_tree, seal, sync_folder, write_atomic
+from workflow.store.leases import leased
 from workflow.store.locks import held
 from workflow.store.records import Manifest, Plan, Receipt, key_of
 from workflow.store.store import MANIFEST, Store, read_manifest
@@ -61,19 +66,20 @@ def build(store: Store, product: str, address: str, make: Make, resources: Resou
         BuildError: An input is missing or damaged, a source changed, or the product itself refuses.
     """
     plan = store.plan(product, address)
-    receipts = {role: _input(store, ref.product, ref.address) for role, ref in plan.inputs.items()}
-    key = key_of(plan, {role: _content(store, receipt) for role, receipt in receipts.items()})
-    folder = store.folder(product, key)
     label = f"{product} {address[:8]}"
-    with held(store.root / product / f"{key}.lock", label):
-        manifest = _reusable(folder, label)
-        if manifest is None:
-            job = _job(store, plan, receipts, key, resources)
-            manifest = _make(store, product, key, make, job, label)
-        remove_tree(store.work(key))
-    receipt = Receipt(product=product, address=address, key=key, manifest=manifest)
-    store.write_receipt(receipt)
-    stamp(store, receipt)
+    with leased(store, [(product, address)]):
+        receipts = {role: _input(store, ref.product, ref.address) for role, ref in plan.inputs.items()}
+        key = key_of(plan, {role: _content(store, receipt) for role, receipt in receipts.items()})
+        with held(store.lock(product, key), label):
+            manifest = _reusable(store, product, key, label)
+            if manifest is None:
+                job = _job(store, plan, receipts, key, resources)
+                with claimed(resources.gpus):  # only now: a cut-off job waits for no GPU
+                    manifest = _make(store, product, key, make, job, label)
+            remove_tree(store.work(key))
+        receipt = Receipt(product=product, address=address, key=key, manifest=manifest)
+        store.write_receipt(receipt)
+        stamp(store, receipt)
     return receipt
 
 
@@ -93,11 +99,18 @@ def _input(store: Store, product: str, address: str) -> Receipt:
 
 def _content(store: Store, receipt: Receipt) -> str:
     """What is in the folder now: it may have been made again since this receipt was written."""
-    return read_manifest(store.folder(receipt.product, receipt.key)).content
+    try:
+        return read_manifest(store.folder(receipt.product, receipt.key)).content
+    except BuildError:
+        return read_manifest(intact(store, receipt)).content
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, digest: Digest = sha256_of) -> Manifest:
     """Compare every file of a product's folder with its manifest.
+
+    Args:
+        folder: The product's folder.
+        digest: What tells the SHA-256 of a file; by default by reading every byte.
 
     Raises:
         BuildError: Names the first file that is missing, added or different.
@@ -105,8 +118,8 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     wanted = {name: record.model_dump() for name, record in manifest.files.items()}
     try:
-        found = digests_of(folder)
-    except OSError as error:
+        found = digests_of(folder, digest)
+    except FileNotFoundError as error:
         raise BuildError(f"{error.filename}: cannot be read ({error.strerror})") from None
     found.pop(MANIFEST, None)
     for name in sorted(wanted.keys() | found.keys()):
@@ -116,12 +129,19 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def _reusable(folder: Path, label: str) -> Manifest | None:
-    """The manifest of a complete folder; a damaged one is moved aside and None returned."""
+def _reusable(
+    store: Store, product: str, key: str, label: str, digest: Digest | None = None
+) -> Manifest | None:
+    """The manifest of a complete folder; a damaged one is moved aside and None returned.
+
+    By default a file that did not change since it was last read is not read again: whoever uses the folder
+    reads every byte anyway.
+    """
+    folder = store.folder(product, key)
     if not folder.exists():
         return None
     try:
-        return verify(folder)
+        return verify(folder, digest or partial(file_digest, cache=store.digests))
     except BuildError as error:
         aside = folder.with_name(f"{folder.name}.broken-{time.time_ns()}")
         say(f"{label}: {error}; moved to {aside.name}, making it again")
@@ -131,8 +151,8 @@ def _reusable(folder: Path, label: str) -> Manifest | None:
 
 def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resources: Resources) -> Job:
     where = store.where(plan.product, plan.address)
-    sources = {role: _source(where, role, digest) for role, digest in plan.sources.items()}
-    inputs = {role: _intact(store, receipt) for role, receipt in receipts.items()}
+    sources = {role: source(where, role, digest) for role, digest in plan.sources.items()}
+    inputs = {role: intact(store, receipt) for role, receipt in receipts.items()}
     out = store.folder(plan.product, f"{key}.tmp")
     remove_tree(out)  # of a dead holder: the lock is ours
     out.mkdir(parents=True)
@@ -142,19 +162,29 @@ def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resou
     return Job(plan.slice, inputs, sources, out, work, store.pieces, where["execution"], resources, records)
 
 
-def _intact(store: Store, receipt: Receipt) -> Path:
-    """The folder of an input; a damaged one is moved aside, so that the next build makes it again."""
+def intact(store: Store, receipt: Receipt) -> Path:
+    """The folder of a product, every byte as its manifest says.
+
+    Raises:
+        BuildError: It is damaged; it was moved aside, so that the next build makes it again.
+    """
     folder, label = store.folder(receipt.product, receipt.key), f"{receipt.product} {receipt.address[:8]}"
+    every_byte = partial(file_digest, cache=store.digests, trust=False)
     try:
-        verify(folder)
+        verify(folder, every_byte)
     except BuildError as error:
-        with held(store.root / receipt.product / f"{receipt.key}.lock", label):
-            if _reusable(folder, label) is None:
+        with held(store.lock(receipt.product, receipt.key), label):
+            if _reusable(store, receipt.product, receipt.key, label, every_byte) is None:
                 raise BuildError(f"{error}; build again, it will be made anew") from None
     return folder
 
 
-def _source(where: dict[str, Any], role: str, digest: str) -> Path:
+def source(where: dict[str, Any], role: str, digest: str) -> Path:
+    """Where a source file of a plan lies now.
+
+    Raises:
+        BuildError: It is gone, or no longer the file that was planned.
+    """
     path = Path(where["sources"].get(role, f"source {role}"))
     if not path.is_file():
         raise BuildError(f"{path}: the file is gone since the build was planned; start the build again")
@@ -166,10 +196,8 @@ def _source(where: dict[str, Any], role: str, digest: str) -> Path:
 def _make(store: Store, product: str, key: str, make: Make, job: Job, label: str) -> Manifest:
     began = time.monotonic()
     try:
-        counts = make(job)
-        manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})
-        write_atomic(job.out / MANIFEST, canonical(manifest.model_dump(mode="json")) + b"\n")
-        seal(job.out)
+        with one_line(job.out):
+            manifest = filled(make, job)
     except BaseException:
         remove_tree(job.out)
         raise
@@ -178,6 +206,15 @@ def _make(store: Store, product: str, key: str, make: Make, job: Job, label: str
     job.out.rename(folder)
     sync_folder(folder.parent)
     say(f"{label}: made in {duration(time.monotonic() - began)}")
+    return manifest
+
+
+def filled(make: Make, job: Job) -> Manifest:
+    """Make the product, write its manifest and flush both to disk."""
+    counts = make(job)
+    manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})
+    write_atomic(job.out / MANIFEST, canonical(manifest.model_dump(mode="json")) + b"\n")
+    seal(job.out)
     return manifest
 
 
@@ -193,6 +230,7 @@ def _record_run(path: Path, seconds: float, job: Job) -> None:
         "cores": os.cpu_count(),
         "threads": job.resources.threads,
         "gpus": job.resources.gpus,
+        **({"device": gpu_name()} if job.resources.gpus else {}),
         "versions": _versions(),
         **(read_json(extra) if extra.exists() else {}),
     }

@@ -6,18 +6,32 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from workflow.disk import one_line
 from workflow.errors import BuildError
 from workflow.store.address import sha256_of
 
 READ_ONLY = 0o444
 
+Digest = Callable[[Path], str]
+"""What tells the SHA-256 of a file, in hex."""
+
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write `data` beside `path`, flush it to disk, then rename: readers see old or new, never a part."""
+    """Write `data` beside `path`, flush it to disk, then rename: readers see old or new, never a part.
+
+    Raises:
+        BuildError: The disk is full, or refuses in another way.
+    """
+    with one_line(path):
+        _write_atomic(path, data, mode)
+
+
+def _write_atomic(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # a pid is not unique in a cluster
     try:
@@ -73,14 +87,14 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def digests_of(folder: Path) -> dict[str, dict[str, Any]]:
+def digests_of(folder: Path, digest: Digest = sha256_of) -> dict[str, dict[str, Any]]:
     """Relative path -> `{"bytes": size, "sha256": hex}` of every file below `folder`."""
     files = files_in(folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = pool.map(sha256_of, files)
+        digests = pool.map(digest, files)
         return {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
-            for path, digest in zip(files, digests, strict=True)
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": found}
+            for path, found in zip(files, digests, strict=True)
         }
 
 

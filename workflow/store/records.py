@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workflow.store.address import ADDRESS, address_of
 
@@ -16,6 +16,21 @@ class Record(BaseModel):
     """A record of the store: unknown keys are errors, values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sealed(Record):
+    """A record that holds the digest of everything else in it: no part can change unnoticed."""
+
+    digest: str = Field(default="", description="Digest of everything else in this record.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sealed:
+        found = address_of(self.model_dump(mode="json", exclude={"digest"}))
+        if not self.digest:  # a new record; one that is read back has it, see `store.read_record`
+            object.__setattr__(self, "digest", found)
+        elif self.digest != found:
+            raise ValueError("its content does not have the digest that it names")
+        return self
 
 
 class InputRef(Record):
@@ -47,7 +62,7 @@ class FileRecord(Record):
     sha256: str = Field(description="SHA-256 of its content, hex.", pattern=HEX64)
 
 
-class Manifest(Record):
+class Manifest(Sealed):
     """What a folder holds: deterministic facts only, written last."""
 
     files: dict[str, FileRecord] = Field(description="Relative path -> size and digest.")
@@ -59,7 +74,7 @@ class Manifest(Record):
         return address_of({name: record.sha256 for name, record in self.files.items()})
 
 
-class Receipt(Record):
+class Receipt(Sealed):
     """The answer to a plan: which folder it turned out to be."""
 
     product: str = Field(description="Product name.")

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from workflow.errors import BuildError
+from workflow.progress import say
 from workflow.schemas import check
 from workflow.store.address import canonical
 from workflow.store.files import read_json, write_atomic, write_if_changed
-from workflow.store.records import Manifest, Plan, Receipt
+from workflow.store.records import Manifest, Plan, Receipt, Record
 
 MANIFEST = "manifest.json"
+FORMAT = 1
+"""Number of the store's layout, raised when an older tunemake could misread a newer store."""
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,29 @@ class Store:
         """Parts of products that other products may use again: a cache that may be deleted at any time."""
         return self.root / "pieces"
 
+    @property
+    def digests(self) -> Path:
+        """Cache of file digests (see `workflow.sources`); may be deleted at any time."""
+        return self.root / "digests.sqlite"
+
+    def lock(self, product: str, key: str) -> Path:
+        """The lock of a key: whoever makes or deletes its folder holds it."""
+        return self.root / product / f"{key}.lock"
+
+    def open(self) -> None:
+        """Refuse a store that a newer tunemake wrote, and number a new one.
+
+        Raises:
+            BuildError: The store has a newer format.
+        """
+        self.check_format()
+        if not (self.root / "format.json").exists():
+            write_atomic(self.root / "format.json", canonical({"format": FORMAT}) + b"\n")
+
+    def check_format(self) -> None:
+        """Refuse a store that a newer tunemake wrote; looked at once per process."""
+        _check_format(self.root.absolute())
+
     def work(self, key: str) -> Path:
         """Durable state of an unfinished job; deleted when its folder is complete."""
         return self.root / "work" / key
@@ -59,9 +90,10 @@ class Store:
             BuildError: There is none, or its content does not have this address.
         """
         path = self.file(product, address, ".plan.json")
+        self.check_format()
         if not path.exists():
             raise BuildError(f"{path}: no such plan; ask for a file in results/, not for a stamp")
-        plan = Plan.model_validate(check("plan", read_json(path), path))
+        plan = read_record(Plan, "plan", path)
         if (plan.product, plan.address) != (product, address):
             raise BuildError(
                 f"{path}: damaged (its content is {plan.product} {plan.address}); delete it and build again"
@@ -97,10 +129,11 @@ class Store:
         Raises:
             BuildError: It is damaged.
         """
+        self.check_format()
         path = self.file(product, address, ".json")
         if not path.exists():
             return None
-        receipt = Receipt.model_validate(check("receipt", read_json(path), path))
+        receipt = read_record(Receipt, "receipt", path)
         if (receipt.product, receipt.address) != (product, address):
             raise BuildError(f"{path}: damaged (a receipt of another address); delete it")
         return receipt
@@ -111,11 +144,35 @@ class Store:
         write_if_changed(path, canonical(receipt.model_dump(mode="json")) + b"\n")
 
     def built(self, product: str, address: str) -> Receipt | None:
-        """The receipt of an address whose folder is there; contents are not read."""
-        receipt = self.receipt(product, address)
+        """The receipt of an address whose folder is there; contents are not read.
+
+        A damaged receipt counts for nothing, which is said: a build finds the folder and writes it again.
+        """
+        self.check_format()
+        try:
+            receipt = self.receipt(product, address)
+        except BuildError as error:
+            say(f"{error}; it is not used")
+            return None
         if receipt and (self.folder(product, receipt.key) / MANIFEST).is_file():
             return receipt
         return None
+
+
+@cache
+def _check_format(root: Path) -> None:
+    path = root / "format.json"
+    if not path.exists():
+        return
+    found = read_json(path)
+    number = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(number, int):
+        raise BuildError(f'{path}: damaged; it must say {{"format":{FORMAT}}}')
+    if number > FORMAT:
+        raise BuildError(
+            f"{root}: written by a newer tunemake (store format {number}, this one knows {FORMAT}); "
+            "update tunemake or set TUNEMAKE_STORE to another store"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -124,5 +181,20 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BuildError: It is missing or damaged.
     """
-    path = folder / MANIFEST
-    return Manifest.model_validate(check("manifest", read_json(path), path))
+    return read_record(Manifest, "manifest", folder / MANIFEST)
+
+
+def read_record(model: type[AnyRecord], name: str, path: Path) -> AnyRecord:
+    """A plan, manifest or receipt as it was written, to the byte.
+
+    Raises:
+        BuildError: It is missing, damaged or edited.
+    """
+    try:
+        record = model.model_validate(check(name, read_json(path), path))
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise BuildError(f"{path}: damaged or edited ({reason}); delete it and build again") from None
+    if canonical(record.model_dump(mode="json")) + b"\n" != path.read_bytes():
+        raise BuildError(f"{path}: damaged or edited (not as it was written); delete it and build again")
+    return record

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from workflow.death import die_with_parent
+from workflow.disk import refusal
 from workflow.errors import BuildError
 from workflow.training.spec import Spec
 
@@ -40,12 +41,14 @@ def main(path: str) -> NoReturn:
 
 def leave_error(spec: Spec, line: str) -> None:
     """Write what the job is to say; the first rank is the cause, the others only lose their connection."""
-    with suppress(FileExistsError), spec.error.open("x") as file:
+    with suppress(OSError), spec.error.open("x") as file:  # it is there, or the disk is full
         file.write(line)
 
 
 def explain(error: BaseException, spec: Spec) -> str:
     """One line for what went wrong: memory with what to change, else the library's own words."""
+    if isinstance(error, Exception) and (line := refusal(error, Path(spec.folder))):
+        return line
     text = str(error).strip().splitlines()
     first = text[0] if text else type(error).__name__
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in first:
