@@ -71,7 +71,7 @@ def _put(store: Store, product: str, content: Path) -> InputRef:
     if not folder.exists():
         shutil.copytree(content, folder, ignore=shutil.ignore_patterns(MANIFEST))
         manifest = Manifest.model_validate({"files": digests_of(folder), "counts": {}})
-        (folder / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")))
+        (folder / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
         store.write_plan(product, plan.address, plan.model_dump(mode="json"))
         receipt = Receipt(product=product, address=plan.address, key=key, manifest=manifest)
         store.write_receipt(receipt)
