@@ -87,6 +87,7 @@ def killed(
     return wanted, printed
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's own
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize(("stage", "processes"), ENGINES)
 def test_a_killed_training_goes_on_to_the_same_bytes(

@@ -34,7 +34,7 @@ def manifest(folder: Path) -> Path:
     """Write the manifest that a product's folder has in the store."""
     (folder / MANIFEST).unlink(missing_ok=True)
     found = Manifest.model_validate({"files": digests_of(folder), "counts": {}})
-    write_atomic(folder / MANIFEST, canonical(found.model_dump(mode="json")))
+    write_atomic(folder / MANIFEST, canonical(found.model_dump(mode="json")) + b"\n")
     return folder
 
 

@@ -38,7 +38,7 @@ class Place:
         references = {role: _put(self.store, *given) for role, given in self.inputs.items()}
         version = VERSIONS[self.product]
         plan = Plan(product=self.product, version=version, slice=self.slice, inputs=references, sources={})
-        self.store.write_plan(plan)
+        self.store.write_plan(plan.product, plan.address, plan.model_dump(mode="json"))
         self.store.write_where(self.product, plan.address, {"sources": {}, "execution": self.execution})
         return plan
 
@@ -71,8 +71,8 @@ def _put(store: Store, product: str, content: Path) -> InputRef:
     if not folder.exists():
         shutil.copytree(content, folder, ignore=shutil.ignore_patterns(MANIFEST))
         manifest = Manifest.model_validate({"files": digests_of(folder), "counts": {}})
-        (folder / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")))
-        store.write_plan(plan)
+        (folder / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
+        store.write_plan(product, plan.address, plan.model_dump(mode="json"))
         receipt = Receipt(product=product, address=plan.address, key=key, manifest=manifest)
         store.write_receipt(receipt)
     return InputRef(product=product, address=plan.address)
