@@ -1,6 +1,6 @@
 # make demo   set up .venv, then from a recipe to voted scores on the CPU, in minutes
 # make test   set up .venv, then checks and the fast tests
-# Also: test-slow, lint, format, schemas, clean. Nothing here touches store/ or results/.
+# Also: test-slow, soak (hours of accidents), lint, format, schemas, clean. Nothing here touches store/ or results/.
 
 # Bytecode is worth ten seconds at each start of vLLM.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,7 +21,7 @@ else ifndef UV_INDEX
   export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: demo test test-slow lint format schemas clean
+.PHONY: demo test test-slow soak lint format schemas clean
 .DEFAULT_GOAL := demo
 
 demo: $(SET_UP)
@@ -31,7 +31,10 @@ test: lint
 	$(BIN)/pytest -q
 
 test-slow: $(SET_UP)
-	$(BIN)/pytest -q -m "slow and not gpu"
+	$(BIN)/pytest -q -m "slow and not soak and not gpu"
+
+soak: $(SET_UP)
+	$(BIN)/pytest -q -m soak
 
 lint: $(SET_UP)
 	$(BIN)/ruff check .

@@ -23,14 +23,20 @@ from workflow.settle import (
 )
 from workflow.show import closing
 from workflow.store.store import Store
+from workflow.why import because
 
-gc.set_threshold(200_000, 50, 100)  # a graph of thousands of jobs is drawn in a quarter less time
+gc.set_threshold(
+    200_000, 50, 100
+)  # a graph of thousands of jobs is drawn in a quarter less time
 
 STORE = str(Store.here().root)
 FOLDERS = ["adapter", "merged"]
 
-# Jobs find `tunemake` beside the Python that runs Snakemake, whether or not the environment is active.
-shell.prefix(f"PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Jobs find `tunemake` beside the Python that runs Snakemake, whether or not the environment is active. What a
+# job starts is known by its mark (workflow/death.py): `$$` is its process, the shell only becomes it.
+shell.prefix(
+    f"export TUNEMAKE_JOB=$$; PATH={quote(str(Path(sys.executable).parent))}:$PATH; "
+)
 
 # Two GPU jobs must not start together: unless the user says otherwise, there are as many as we see.
 workflow.global_resources.setdefault("gpu", Resource("gpu", len(visible_gpus())))

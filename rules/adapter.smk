@@ -17,5 +17,7 @@ rule adapter:
     resources:
         mem_mb=8000,
         gpu=gpus_for("adapter"),
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake adapter --address {wildcards.address:q} --log {log:q} --threads {threads} --gpus {resources.gpu}"

@@ -16,5 +16,7 @@ rule merged:
     threads: 2
     resources:
         mem_mb=2000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake merged --address {wildcards.address:q} --log {log:q} --threads {threads}"

@@ -21,6 +21,8 @@ rule model:
     threads: 1
     resources:
         mem_mb=1000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake model --address {wildcards.address:q} --log {log:q} --threads {threads}"
 
@@ -36,5 +38,7 @@ rule tokenizer:
     threads: 1
     resources:
         mem_mb=1000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake tokenizer --address {wildcards.address:q} --log {log:q} --threads {threads}"

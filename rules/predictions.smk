@@ -17,5 +17,7 @@ rule predictions:
     resources:
         mem_mb=8000,
         gpu=gpus_for("predictions"),
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake predictions --address {wildcards.address:q} --log {log:q} --threads {threads} --gpus {resources.gpu}"

@@ -13,6 +13,8 @@ rule publish:
         update("results/{recipe}/{name}"),
     log:
         "logs/publish/{recipe}/{name}.log",
+    message:
+        "results/{because:{wildcards.recipe}/{wildcards.name}}"
     shell:
         "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} "
         "--stamp {input.stamp:q} --log {log:q}"
@@ -28,6 +30,8 @@ rule publish_folder:
         "logs/publish/{recipe}/{name}.log",
     wildcard_constraints:
         name="|".join(FOLDERS),
+    message:
+        "results/{because:{wildcards.recipe}/{wildcards.name}}"
     shell:
         "exec tunemake publish --recipe {wildcards.recipe:q} --name {wildcards.name:q} "
         "--stamp {input.stamp:q} --log {log:q}"

@@ -16,5 +16,7 @@ rule report:
     threads: 1
     resources:
         mem_mb=1000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake report --address {wildcards.address:q} --log {log:q} --threads {threads}"

@@ -13,9 +13,11 @@ rule rows:
         f"{STORE}/rows/{{address}}.stamp",
     log:
         "logs/rows/{address}.log",
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake rows --address {wildcards.address:q} --log {log:q} --threads {threads}"
 
@@ -31,5 +33,7 @@ rule overlap:
     threads: 1
     resources:
         mem_mb=2000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake overlap --address {wildcards.address:q} --log {log:q} --threads {threads}"

@@ -1,7 +1,7 @@
 """Shards: rows as token ids and label mask, by the one renderer.
 
 INPUTS:  rows, tokenizer, prompt template
-OUTPUTS: shard-*.safetensors, rows.jsonl, rendering.json
+OUTPUTS: shard-*.safetensors, rendering.json
 """
 
 
@@ -16,5 +16,7 @@ rule shards:
     threads: 2
     resources:
         mem_mb=4000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake shards --address {wildcards.address:q} --log {log:q} --threads {threads}"

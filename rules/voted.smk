@@ -16,5 +16,7 @@ rule voted:
     threads: 1
     resources:
         mem_mb=1000,
+    message:
+        "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake voted --address {wildcards.address:q} --log {log:q} --threads {threads}"

@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_training import FULL, LORA, check_adapter, job, losses, start, token_rows, trained, write_inputs
 
 from workflow.errors import BuildError
 from workflow.products import adapter
-from workflow.recipe.training import Training
-from workflow.store.build import Job, Resources
-from workflow.tokens import Rendering, TokenRow, read_rows, write_rendering, write_shard
-from workflow.training.checkpoints import MANIFEST, is_whole, newest_whole, rotate, seal_checkpoint
+from workflow.tokens import TokenRow, read_rows
 from workflow.training.program import explain, leave_error
 from workflow.training.spec import Batching, Spec, batching, optimizer_steps
 from workflow.training.stream import Collator, Stream, order
-
-LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
-FULL = {"method": "full"}
-ROWS = 26
-"""Not a multiple of the batch size: the last batch has blank rows."""
-
-
-def token_rows(count: int = ROWS, tokens: int = 12) -> list[TokenRow]:
-    """Rows of different lengths, the first third of each a prompt."""
-    random = np.random.default_rng(5)
-    rows = []
-    for i in range(count):
-        n = tokens + int(random.integers(0, tokens))
-        trained = (np.arange(n) >= n // 3).astype(np.uint8)
-        ids = random.integers(3, 120, n).astype(np.int32)
-        rows.append(TokenRow(f"row-{i:03d}", ids, trained, n // 3))
-    return rows
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    """The training section with every default, as a plan has it."""
-    given: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 4, "seed": 3, "log_steps": 1}
-    return Training.model_validate(given | changes).model_dump(mode="json")
-
-
-def job(
-    root: Path, inputs: dict[str, Path], *, stage: int | None = None, processes: int = 1,
-    tuning: Any = LORA, dtype: str = "float32", execution: Any = None, **training: Any,
-) -> Job:  # fmt: skip
-    """A job as `build` makes it."""
-    out, work = root / "out", root / "work"
-    out.mkdir(parents=True, exist_ok=True)
-    work.mkdir(parents=True, exist_ok=True)
-    return Job(
-        slice={
-            "tuning": tuning,
-            "training": settings(**training),
-            "deepspeed": None if stage is None else {"zero_stage": stage},
-            "model": {"dtype": dtype},
-        },
-        inputs=inputs,
-        sources={},
-        out=out,
-        work=work,
-        pieces=root / "pieces",
-        execution={"processes": processes, **(execution or {})},
-        resources=Resources(threads=processes),
-    )
 
 
 def spec(tmp_path: Path, **changes: Any) -> Spec:
@@ -173,55 +115,6 @@ def test_a_blank_row_has_one_token_and_no_label() -> None:
     assert batch["labels"].tolist() == [[-100, 0, 7], [-100, -100, -100]]
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------
-
-
-def checkpoint(folder: Path, step: int, sealed: bool = True) -> Path:
-    path = folder / f"checkpoint-{step}"
-    (path / "rank").mkdir(parents=True)
-    (path / "rank" / "optimizer.pt").write_bytes(b"momentum" * step)
-    (path / "trainer_state.json").write_text("{}")
-    if sealed:
-        seal_checkpoint(path)
-    return path
-
-
-def test_a_half_written_checkpoint_is_left_out_and_deleted(tmp_path: Path) -> None:
-    whole, half = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10, sealed=False)
-    assert newest_whole(tmp_path) == whole
-    assert not half.exists()
-
-
-@pytest.mark.parametrize("file", ["rank/optimizer.pt", "trainer_state.json", MANIFEST])
-def test_a_flipped_byte_breaks_a_checkpoint(tmp_path: Path, file: str) -> None:
-    older, newer = checkpoint(tmp_path, 2), checkpoint(tmp_path, 10)
-    data = bytearray((newer / file).read_bytes())
-    data[0] ^= 1
-    (newer / file).write_bytes(data)
-    assert newest_whole(tmp_path) == older
-
-
-def test_a_missing_or_added_file_breaks_a_checkpoint(tmp_path: Path) -> None:
-    one, two = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
-    (one / "rank" / "optimizer.pt").unlink()
-    (two / "evil.pkl").write_text("x")
-    assert not is_whole(one)
-    assert not is_whole(two)
-    assert newest_whole(tmp_path) is None
-
-
-def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    for step in (2, 9, 10, 100):
-        checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-final").mkdir()  # not ours
-    rotate(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "checkpoint-10",
-        "checkpoint-100",
-        "checkpoint-final",
-    ]
-
-
 # --- errors ---------------------------------------------------------------------------------------------
 
 
@@ -285,136 +178,10 @@ def test_threads_wait_without_spinning_on_cpu(tmp_path: Path, monkeypatch: pytes
 # --- real trainings -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny Qwen2 with random weights, the same as config alone, and shards."""
-    import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
-
-    root = tmp_path_factory.mktemp("inputs")
-    config = Qwen2Config(
-        hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=130, tie_word_embeddings=False,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    AutoModelForCausalLM.from_config(config).save_pretrained(root / "model")
-    config.architectures = ["Qwen2ForCausalLM"]
-    config.save_pretrained(root / "scratch")
-    for name in ("model", "scratch"):
-        (root / name / "tokenizer.json").write_text("{}")
-    (root / "shards").mkdir()
-    rows = token_rows()
-    write_shard(root / "shards", 0, rows[:10])
-    write_shard(root / "shards", 1, rows[10:])
-    write_rendering(root / "shards", Rendering([2], 0))
-    return {"shards": root / "shards", "model": root / "model", "scratch": root / "scratch"}
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (root / "out").iterdir()}
-
-
-def losses(root: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (root / "out" / "loss.jsonl").read_text().splitlines()]
-
-
-def start(job: Job) -> subprocess.Popen[str]:
-    """Train in a process of its own, as Snakemake's job does."""
-    path = job.work.parent / "job.pickle"
-    path.write_bytes(pickle.dumps(job))
-    code = "import pickle, sys; from workflow.products.adapter import make; "
-    code += "make(pickle.load(open(sys.argv[1], 'rb')))"
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
-def trained(job: Job) -> str:
-    """Train to the end; what was printed."""
-    child = start(job)
-    printed, _ = child.communicate()
-    assert child.returncode == 0, printed
-    return printed
-
-
-def alive(root: Path) -> list[str]:
-    """Command lines of processes that work below `root`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(root) in line and "pytest" not in line:
-                found.append(line)
-    return found
-
-
-def kill_after_checkpoint(job: Job, step: int) -> None:
-    """SIGKILL the job alone when a checkpoint is sealed; everything it started must follow."""
-    child = start(job)
-    while child.poll() is None and not list(job.work.glob(f"world-*/checkpoint-{step}/{MANIFEST}")):
-        time.sleep(0.002)
-    assert child.poll() is None, child.communicate()[0]
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    until = time.monotonic() + 2
-    while alive(job.work.parent) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert alive(job.work.parent) == []
-
-
-def check_adapter(root: Path, base: Path) -> None:
-    """The adapter is one that PEFT itself reads, every tensor of it, and it changes the model."""
-    import torch
-    from peft import PeftModel
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
-
-    tensors = load_file(root / "out" / "adapter_model.safetensors")
-    assert len(tensors) == 2 * 2 * 7  # A and B, layers, linear modules
-    assert all(name.startswith("base_model.model.model.layers.") for name in tensors)
-    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in tensors)
-    config = json.loads((root / "out" / "adapter_config.json").read_text())
-    assert config["target_modules"] == sorted(config["target_modules"])
-    assert config["base_model_name_or_path"] is None
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), root / "out")
-    for name, tensor in tensors.items():
-        assert torch.equal(
-            model.get_parameter(name.replace(".weight", ".default.weight")).float(), tensor.float()
-        )
-    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
-
-
-ENGINES = [pytest.param(None, 1, id="plain"), pytest.param(2, 2, id="zero2"), pytest.param(3, 2, id="zero3")]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("stage", "processes"), ENGINES)
-def test_a_killed_training_goes_on_to_the_same_bytes(
-    tmp_path: Path, inputs: dict[str, Path], stage: int | None, processes: int
-) -> None:
-    """Same seed, twice, once killed; checkpoints between two lines of the log, and dropout."""
-    one, two = [
-        job(
-            tmp_path / name, inputs, stage=stage, processes=processes, epochs=3, log_steps=4,
-            warmup_ratio=0.2, execution={"save_steps": 3},
-        ) for name in ("one", "two")
-    ]  # fmt: skip
-    kill_after_checkpoint(two, 6)
-    printed = trained(two)
-    assert "continues from checkpoint-" in printed
-    assert json.loads((two.work / "run.json").read_text())["resumed_at_step"] >= 6
-    printed = trained(one)
-    assert ("deepspeed engine: zero stage" in printed) == (stage is not None)
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert [line["step"] for line in losses(tmp_path / "one")] == [1, 4, 8, 12, 16, 20]
-    assert losses(tmp_path / "one")[-1]["epoch"] == 3
-    check_adapter(tmp_path / "one", inputs["model"])
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.mark.slow
@@ -425,7 +192,7 @@ def test_the_engine_runs_the_stage_that_was_asked_for(
 ) -> None:
     given = job(tmp_path, inputs, stage=stage, processes=2, execution={"gradient_checkpointing": True})
     assert f"deepspeed engine: zero stage {stage}" in trained(given)
-    check_adapter(tmp_path, inputs["model"])
+    check_adapter(tmp_path / "out", inputs["model"])
 
 
 def by_hand(inputs: dict[str, Path], training: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import Family
 from workspace import ROOT, Folder, command, environment, folder
 
 pytestmark = pytest.mark.slow
@@ -28,6 +25,7 @@ VOTED = "results/small/voted.jsonl"
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """`small` built without a break."""
     place = folder(tmp_path_factory.mktemp("reference") / "it", base=256, train=64, test=16)
+    place.edit("small.yaml", "processes: 1", "processes: 2")
     place.build(*TARGETS)
     return place
 
@@ -169,6 +167,7 @@ def second(reference: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folde
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(place.path("results"))
+    shutil.rmtree(place.store.pieces)
     return place
 
 
@@ -178,51 +177,27 @@ def _traces(place: Folder, name: str) -> list[Path]:
     return [product(place, name), *files]
 
 
-def kill_when(place: Folder, ready: Callable[[], bool], whole_tree: bool) -> None:
-    """Start the build of voted.jsonl and SIGKILL it as soon as `ready`; 2 s later none of it may be alive."""
-    with place.path("killed.log").open("w") as log:
-        build = subprocess.Popen(command(VOTED), cwd=place.root, env=environment(), stdout=log, stderr=log)
-    end = time.monotonic() + 200
-    while not ready():
-        assert build.poll() is None and time.monotonic() < end, place.path("killed.log").read_text()
-        time.sleep(0.002)
-    family = descendants(build.pid)
-    assert len(family) > 1
-    for process in family if whole_tree else [build.pid]:
-        os.kill(process, signal.SIGKILL)
-    build.wait()
-    time.sleep(2)
-    assert not [process for process in family if alive(process)]
-
-
-def descendants(process: int) -> list[int]:
-    """A process and all below it, parents first."""
-    found = [process]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
-    return found
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def kill_when(place: Folder, ready: Callable[[], bool], wanted: int) -> dict[int, str]:
+    """Start the build of voted.jsonl and SIGKILL Snakemake alone as soon as `ready`: nothing may live on."""
+    build = Family(command(VOTED), place.root, environment())
+    assert build.wait_until(ready), build.log.read_text()
+    family = build.kill()
+    assert len(family) >= wanted, family
+    return family
 
 
 def test_a_killed_build_goes_on_to_the_same_bytes(reference: Folder, second: Folder) -> None:
-    """Once in the middle of training, Snakemake alone; once among predictions, the whole tree."""
+    """Snakemake alone is killed: once in the middle of training by two ranks, once among predictions."""
     work = second.path("store/work")
-    kill_when(second, lambda: any(work.glob("*/world-*/checkpoint-*/tunemake.json")), whole_tree=False)
+    family = kill_when(second, lambda: any(work.glob("*/world-*/checkpoint-*/tunemake.json")), wanted=5)
+    assert sum("-m workflow.training.program" in line for line in family.values()) == 3  # torchrun, two ranks
     assert not any(_exists(second, "adapter"))
-    kill_when(
-        second, lambda: any(path.stat().st_size for path in work.glob("*/records.jsonl")), whole_tree=True
-    )
+    drawn = second.store.pieces / "predictions"
+    kill_when(second, lambda: any(path.stat().st_size for path in drawn.glob("*/*.jsonl")), wanted=2)
     assert all(_exists(second, "adapter")) and not any(_exists(second, "predictions"))
-    assert "adapter: continues from checkpoint-" in second.path("killed.log").read_text()
+    assert "adapter: continues from checkpoint-" in second.path("family.log").read_text()
     printed = second.build(VOTED, "results/small/adapter")
-    assert re.search(r"predictions: [1-9]\d* of 16 rows were answered before", printed)
+    assert re.search(r"predictions: [1-9]\d* of 48 draws were made before", printed)
     for name in ("adapter", "merged", "predictions"):
         assert manifest(second, name) == manifest(reference, name), name
     for name in ("voted.jsonl", "adapter/adapter_model.safetensors"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from workflow import settle
+from workflow.cli import main
 from workflow.errors import BuildError
 from workflow.graph import Draw, Node
 from workflow.inspection import describe
@@ -46,23 +47,34 @@ def rows() -> Node:
 
 def test_products_are_listed_with_what_exists() -> None:
     node = rows()
-    lines = describe(PATH).splitlines()
+    lines = describe(PATH)[0].splitlines()
     assert lines[0] == "recipes/x.yaml: valid"
-    table = {line.split()[0]: line.split(maxsplit=3)[1:] for line in lines[3:7]}
-    assert table["rows_test"] == ["rows", node.address[:12], "built"]
-    assert table["shards_test"][2] == "not built"
+    table = {line.lstrip("└─ ").split()[0]: line.lstrip("└─ ").split(maxsplit=2)[1:] for line in lines[3:7]}
+    assert table["rows_test"][0] == node.address[:8]
+    assert table["rows_test"][1].startswith("built ")
+    assert table["shards_test"][1].startswith("not built")
 
 
 def test_what_a_build_would_stop_at_is_told() -> None:
-    assert "model.revision of org/name is unpinned: run `tunemake lock" in describe(PATH)
+    stop = "model.revision of org/name is unpinned: run `tunemake lock recipes/x.yaml`"
+    assert describe(PATH)[1] == [f"{stop}, or write the commit there"]
     digest = "ab" * 32
     PATH.write_text(RECIPE.replace("path: test.jsonl", f"path: gone.jsonl, sha256: {digest}"))
-    assert f"recipes/gone.jsonl: no such file; put the file with SHA-256 {digest} there" in describe(PATH)
+    assert f"recipes/gone.jsonl: no such file; put the file with SHA-256 {digest} there" in describe(PATH)[1]
+
+
+def test_the_command_fails_where_a_build_would(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(PATH)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith("recipes/x.yaml: valid\n")
+    assert printed.err.startswith("Error: before it can be built:\n  model.revision of org/name")
+    PATH.write_text(RECIPE.replace("unpinned", "0123456789abcdef0123456789abcdef01234567"))
+    assert main(["check", str(PATH)]) == 0
 
 
 def test_a_complete_recipe_has_nothing_before_it() -> None:
     PATH.write_text(RECIPE.replace("unpinned", "0123456789abcdef0123456789abcdef01234567"))
-    assert "before it can be built" not in describe(PATH)
+    assert describe(PATH)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -133,3 +145,15 @@ def test_folders_of_read_only_files_can_be_forgotten() -> None:
     assert not any(os.stat(file).st_mode & 0o222 for file in files)
     settle.forget("x", "rows_test")
     assert not any(file.exists() for file in files)
+
+
+def test_forget_drops_the_pieces_that_the_product_used() -> None:
+    node, store = rows(), Store.here()
+    receipt = store.built("rows", node.address)
+    assert receipt is not None
+    for name in (f"used/{receipt.key}.jsonl", "used/other.jsonl", "unused/other.jsonl"):
+        path = store.pieces / "rows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert f"removed {store.pieces / 'rows' / 'used'}" in settle.forget("x", "rows_test").splitlines()
+    assert [path.name for path in (store.pieces / "rows").iterdir()] == ["unused"]

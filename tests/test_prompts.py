@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from workflow import prompts
+from workflow import bounds
+from workflow.bounds import memory_limit, time_limit
 from workflow.errors import BuildError
-from workflow.prompts import PromptTemplate, memory_limit, time_limit
+from workflow.prompts import PromptTemplate
 
 ROW: dict[str, Any] = {
     "id": "r1",
@@ -190,7 +191,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_templates(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts, "SECONDS", 0.3)
+    monkeypatch.setattr(bounds, "SECONDS", 0.3)
     before, limits = (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         resource.getrlimit(resource.RLIMIT_AS),
@@ -241,3 +242,33 @@ def test_memory_limit_nests_and_is_undone() -> None:
         with pytest.raises(OSError, match="Cannot allocate"):
             mmap.mmap(-1, 1 << 27)  # new pages: a bytearray may fit where something was freed
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_meaning_of_a_template_is_without_comments(tmp_path: Path) -> None:
+    plain = "{% block user %}\na{{ problem }}b\n{% if problem %}c{% endif %}{% endblock %}"
+    same = [
+        "{# why #}\n\n" + plain + "\n{# end #}",
+        plain.replace("b\n", "{# x #}b\n"),
+        plain.replace("problem }}", "problem\n }}"),
+    ]
+    others = [plain.replace("b\n", "b \n"), plain.replace("if problem", "if not problem")]
+    meaning = template(tmp_path, plain).meaning
+    assert {template(tmp_path, text).meaning for text in same} == {meaning}
+    assert meaning not in {template(tmp_path, text).meaning for text in others}
+    for text in (plain, *same):
+        assert template(tmp_path, text).messages(ROW, answer=False)[0]["content"] == "aPb\nc"
+
+
+def test_a_runaway_row_among_many_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SECONDS", 0.2)
+    loops = "{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}"
+    one = template(tmp_path, f"{{% block user %}}{loops}{{% endblock %}}")
+    rows = [{"id": f"r{i}", "prompt": {"n": 99999 if i == 700 else i % 9}, "target": {}} for i in range(900)]
+    with bounds.shared_bounds(), pytest.raises(BuildError, match=r"row r700: not finished after 0.2 s"):
+        for row in rows:
+            one.messages(row, answer=False)
+    began = time.monotonic()
+    with bounds.shared_bounds():  # many rows may take longer than one
+        while time.monotonic() - began < 0.5:
+            one.messages(rows[1], answer=False)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL

@@ -6,22 +6,20 @@ Qwen's own, rebuilt from its published vocabulary; the architecture is Qwen2-7B'
 
 from __future__ import annotations
 
-import base64
 import json
-import lzma
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-from functools import cache
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from qwen import write_tokenizer
+from token_rows import listed
 
 from workflow.errors import BuildError
 from workflow.graph import Draw, Graph
@@ -54,20 +52,9 @@ SIZES = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
     "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
 }  # fmt: skip
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 END = 151645  # <|im_end|>
 FEW = 4000
 """Tokens of a small tokenizer: the first of Qwen's, which hold all bytes."""
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHATML = (  # chat_template of Qwen2-7B-Instruct's tokenizer_config.json
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 VECTORS = {
     "你好": [108386],
     "Hello world": [9707, 1879],
@@ -136,57 +123,6 @@ def made(folder: Path, records: list[dict[str, str]], model: Path) -> tuple[Path
 
 
 # --- Qwen's tokenizer, from its vocabulary ----------------------------------------------------------------
-
-
-@cache
-def byte_level() -> dict[int, str]:
-    """GPT-2's printable character for each byte (Radford et al. 2019)."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-
-
-def merge_of(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two parts that `token` was merged from: what merges of lower rank leave of it."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        candidates = [ranks.get(a + b, len(ranks)) for a, b in pairwise(parts)]
-        i = min(range(len(candidates)), key=candidates.__getitem__)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts
-
-
-def write_tokenizer(folder: Path, size: int | None = None) -> int:
-    """Write Qwen2's tokenizer files, or one of its first `size` tokens; the id of <|endoftext|>."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    lines = lzma.decompress((HERE / "data/qwen/qwen.tiktoken.xz").read_bytes()).split(b"\n")
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
-    ranks = {token: rank for token, rank in ranks.items() if size is None or rank < size}
-    symbols = byte_level()
-    text = {token: "".join(map(symbols.__getitem__, token)) for token in ranks}
-    pairs = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
-    vocabulary = {text[token]: rank for token, rank in ranks.items()}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[(text[a], text[b]) for a, b in pairs]))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    first = len(ranks)
-    settings = {
-        "tokenizer_class": "Qwen2Tokenizer", "chat_template": CHATML, "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>", "bos_token": None, "unk_token": None, "errors": "replace",
-        "clean_up_tokenization_spaces": False, "add_prefix_space": False, "model_max_length": 131072,
-    }  # fmt: skip
-    generation = {"do_sample": True, "eos_token_id": [first + 2, first], "pad_token_id": first}
-    for name, content in (("tokenizer_config", settings), ("generation_config", generation)):
-        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    return first
 
 
 def write_config(folder: Path, first: int, **sizes: Any) -> Any:
@@ -362,7 +298,7 @@ def test_target_modules_are_qwen2_7bs(qwen: Path) -> None:
 
 @pytest.mark.parametrize(("text", "ids"), VECTORS.items())
 def test_tokenizer_is_qwens(renderer: Renderer, text: str, ids: list[int]) -> None:
-    assert renderer.encode([text], ["row"]) == [ids]
+    assert listed(renderer.encode([text], ["row"])) == [ids]
 
 
 def test_chatml_text_of_a_row(folder: Path, renderer: Renderer) -> None:
@@ -416,10 +352,10 @@ def test_the_longest_an_row_fits_and_a_longer_one_is_left_out_and_counted(
     folder: Path, qwen: Path, renderer: Renderer
 ) -> None:
     empty = [{"role": role, "content": text} for role, text in (("system", SYSTEM), ("user", ""))]
-    around = len(renderer.encode([renderer.text(empty, "x").prompt], ["x"])[0]) + 1  # with the stop token
+    around = len(renderer.encode([renderer.text(empty, "x").prompt], ["x"]).ids) + 1  # with the stop token
     assert around < 40 and 1484 + around <= 1800  # 1484: the longest prompt and answer of `an`
     asked = instruction(*ASKED[0])
-    room = 1800 - around - len(renderer.encode([asked], ["x"])[0])
+    room = 1800 - around - len(renderer.encode([asked], ["x"]).ids)
     answers = [" yes" * room, " yes" * (room + 1)]  # one token each
     out, counts = made(folder, [record(asked, answer) for answer in answers], qwen)
     assert (counts["rows"], counts["dropped"], counts["longest"]) == (1, 1, 1800)

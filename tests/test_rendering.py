@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import lzma
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qwen import write_tokenizer
+from token_rows import listed
 
-from workflow import rendering
+from workflow import bounds
 from workflow.errors import BuildError
 from workflow.rendering import Renderer
-from workflow.tiny_model import CHAT_TEMPLATE, SPECIALS, SPLIT_PATTERN
+from workflow.tiny_model import CHAT_TEMPLATE
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "recipes/models/tiny-qwen2"
@@ -27,47 +27,6 @@ MESSAGES = [
     {"role": "assistant", "content": "答案是：A"},
 ]
 CHAT = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你好\n<|im_end|>\n<|im_start|>assistant\n"
-
-
-def byte_symbols() -> dict[int, str]:
-    """GPT-2's printable character for each byte."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = (byte for byte in range(256) if byte not in plain)
-    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The last two parts of a token when it is joined by ranks below its own."""
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
-        first = min(range(len(pairs)), key=pairs.__getitem__)
-        parts[first : first + 2] = [parts[first] + parts[first + 1]]
-    return parts[0], parts[1]
-
-
-def write_qwen(folder: Path) -> None:
-    """Rebuild Qwen2's tokenizer.json from its ranks (tutorials.md, section 6)."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    lines = lzma.decompress((DATA / "qwen/qwen.tiktoken.xz").read_bytes()).split(b"\n")
-    ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in lines if line)}
-    symbols = byte_symbols()
-
-    def text(token: bytes) -> str:
-        return "".join(map(symbols.__getitem__, token))
-
-    merges = [merge_of(token, ranks) for token in ranks if len(token) > 1]
-    vocabulary = {text(token): rank for token, rank in ranks.items()}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[(text(a), text(b)) for a, b in merges]))
-    made.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(SPLIT_PATTERN), "isolated")
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, level])
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
-    made.save(str(folder / "tokenizer.json"))
-    write_config(folder, "Qwen2Tokenizer")
 
 
 def write_config(folder: Path, kind: str = "PreTrainedTokenizerFast", **changed: Any) -> None:
@@ -83,7 +42,7 @@ def tiny() -> Renderer:
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     folder = tmp_path_factory.mktemp("qwen")
-    write_qwen(folder)
+    write_tokenizer(folder)
     return Renderer(folder)
 
 
@@ -111,7 +70,7 @@ def changed(tiny: Renderer, monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_qwen_golden_vectors(qwen: Renderer, text: str, ids: list[int]) -> None:
-    assert qwen.encode([text], ["r"]) == [ids]
+    assert listed(qwen.encode([text], ["r"])) == [ids]
 
 
 @pytest.mark.parametrize("name", ["tiny", "qwen"])
@@ -122,9 +81,9 @@ def test_prompt_and_answer(name: str, request: pytest.FixtureRequest) -> None:
     assert one.tokenizer.convert_ids_to_tokens([text.stop]) == ["<|im_end|>"]
     asked = one.text(MESSAGES[:-1], "r")
     assert (asked.prompt, asked.answer, asked.stop) == (CHAT, "", None)
-    [prompt, answer] = one.encode([text.prompt, text.answer], ["r", "r"])
+    [prompt, answer] = listed(one.encode([text.prompt, text.answer], ["r", "r"]))
     whole = one.tokenizer.apply_chat_template(MESSAGES, tokenize=False)
-    [ids] = one.encode([whole], ["r"])
+    [ids] = listed(one.encode([whole], ["r"]))
     assert ids[: len(prompt)] == prompt
     assert ids[len(prompt) : -1] == [*answer, text.stop]  # then the template's line break
     assert one.tokenizer.decode([*answer, text.stop]) == "答案是：A<|im_end|>"
@@ -133,7 +92,7 @@ def test_prompt_and_answer(name: str, request: pytest.FixtureRequest) -> None:
 
 def test_what_prediction_must_know(tiny: Renderer, qwen: Renderer) -> None:
     assert (tiny.rendering.stop_token_ids, tiny.rendering.pad_token_id) == ([418, 420], 418)
-    assert (qwen.rendering.stop_token_ids, qwen.rendering.pad_token_id) == ([151645], 151643)
+    assert (qwen.rendering.stop_token_ids, qwen.rendering.pad_token_id) == ([151643, 151645], 151643)
 
 
 WRITTEN = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -147,12 +106,33 @@ def test_any_text_survives(tiny: Renderer, qwen: Renderer, user: str, answer: st
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     for one in (tiny, qwen):
         text = one.text(messages, "r")
-        prompt, labels = one.encode([text.prompt, text.answer], ["r", "r"])
+        prompt, labels = listed(one.encode([text.prompt, text.answer], ["r", "r"]))
         assert one.text(messages[:1], "r").prompt == text.prompt
         assert prompt
         assert text.stop in one.stop_ids
         back = one.backend.decode([*labels, text.stop], skip_special_tokens=False)
         assert back == unicodedata.normalize("NFC", answer) + "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHAT_TEMPLATE,
+        "{{ bos_token }}{% for m in messages if m.role != 'user' %}{{ loop.index0 }}{{ m.content | tojson }}"
+        "{% endfor %}{{ eos_token }}{{ tools is none }}{{ documents }}",
+        "{%- set ns = namespace(n=0) %}\n  {%- for m in messages %}\n {%- set ns.n = ns.n + 1 %}\n"
+        "{{ m['role'] + ns.n | string }}\n{%- if m.reasoning_content is defined %}!{%- endif %}{%- endfor %}"
+        "{% if add_generation_prompt %}>{% else %}{% generation %}x{% endgeneration %}{% endif %}",
+    ],
+)
+def test_the_chat_is_what_transformers_makes_of_it(changed: Any, template: str) -> None:
+    one = changed(template)
+    for messages in (MESSAGES, MESSAGES[1:], MESSAGES[:1], [{"role": "user", "content": "<|im_end|>\u2028"}]):
+        for open_turn in (True, False):
+            wanted = one.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=open_turn
+            )
+            assert one._chat_text(messages, open_turn) == wanted
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2])
@@ -208,7 +188,7 @@ LOOP = (
 def test_chat_templates_that_misbehave(
     changed: Any, template: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "SECONDS", 0.5)
+    monkeypatch.setattr(bounds, "SECONDS", 0.5)
     messages = [*MESSAGES[:2], {"role": "assistant", "content": "答案是：A\n"}]
     with pytest.raises(BuildError, match=message):
         changed(template).text(messages, "r")
@@ -219,7 +199,7 @@ def test_a_doubled_bos(tiny: Renderer, changed: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(BuildError, match="begins with '<.endoftext.>' twice"):
         changed("<|endoftext|>{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
     text = changed("{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
-    [ids] = tiny.encode([text.prompt], ["r"])
+    [ids] = listed(tiny.encode([text.prompt], ["r"]))
     assert ids.count(418) == 1
 
 
@@ -227,11 +207,26 @@ def test_a_tokenizer_that_drops_chinese(tmp_path: Path) -> None:
     shutil.copy(DATA / "tiny_bpe/tiny_bpe_tokenizer.json", tmp_path / "tokenizer.json")
     write_config(tmp_path)
     one = Renderer(tmp_path)
-    assert one.encode(["plain text"], ["r"])
+    assert listed(one.encode(["plain text"], ["r"]))
     with pytest.raises(
         BuildError, match="row r7: the tokenizer loses the characters 答 案 是 ：; use another tokenizer"
     ):
         one.encode(["ok", "答案是：A"], ["r6", "r7"])
+
+
+def test_bytes_are_compared_exactly(tiny: Renderer, qwen: Renderer) -> None:
+    texts = ["答案是：A", "", "x", "\U0001f600\u0301", "<|im_end|>", "é"] * 20
+    for one in (tiny, qwen):
+        table, encoded = one.encoder.table, one.encode(texts, texts)
+        assert table is not None
+        assert table.lost(*encoded, texts) == []
+        for i, token in ((0, 40), (encoded.ends[0], 41)):
+            ids = encoded.ids.copy()
+            ids[i] = token
+            assert table.lost(ids, encoded.ends, texts) == [0 if i == 0 else 2]
+        moved = encoded.ends.copy()
+        moved[0] -= 1  # the same bytes, but one of them belongs to the next text
+        assert table.lost(encoded.ids, moved, texts) == [0]
 
 
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:

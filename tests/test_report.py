@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from workflow.errors import BuildError
@@ -18,6 +19,7 @@ from workflow.report.page import number, size
 from workflow.report.recipe import title
 from workflow.report.samples import SHOWN, shortened
 from workflow.store.build import Job
+from workflow.tokens import TokenRow, digest_of_line, shard_bytes
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x onerror=y>&amp;\u202e\ud800"
 RECIPE: dict[str, Any] = {
@@ -64,15 +66,21 @@ torch 2.13.0
 peft 0.20 (for rows_train,"""
 
 
+def shard(lengths: list[int]) -> bytes:
+    none = np.zeros(101 + 20, np.int32)
+    rows = [TokenRow(f"{i}", none[:n], none[:n].astype(np.uint8), n) for i, n in enumerate(lengths)]
+    return shard_bytes(rows, [digest_of_line(row.id.encode()) for row in rows])
+
+
 def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, Any]) -> Path:
-    """A product's folder: lists become JSON lines, other values JSON."""
+    """A product's folder: bytes stay, lists become JSON lines, other values JSON."""
     path = root / hashlib.blake2b(product.encode(), digest_size=16).hexdigest()
     path.mkdir(parents=True)
     listed = {}
     for name, content in files.items():
-        data = "".join(
-            json.dumps(x) + "\n" for x in (content if isinstance(content, list) else [content])
-        ).encode()
+        lines = content if isinstance(content, list) else [content]
+        text = content if isinstance(content, bytes) else "".join(json.dumps(x) + "\n" for x in lines)
+        data = text if isinstance(text, bytes) else text.encode()
         (path / name).write_bytes(data)
         listed[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (path / "manifest.json").write_text(json.dumps({"files": listed, "counts": counts}))
@@ -137,7 +145,7 @@ def inputs(root: Path) -> dict[str, Path]:
     base, greedy = answered([False]), mixed(answered([True]), answered([False]), 3)
     draws = mixed(answered([True] * 5), answered([False, True, True, True, False]), 4)
     draws = mixed(draws, answered([False] * 5), 5)
-    lengths = [{"id": f"{i}", "tokens": 20 + i * 37 % 101} for i in range(500)]
+    lengths = [20 + i * 37 % 101 for i in range(500)]
     shards = {
         "rows": 500,
         "tokens": 34985,
@@ -150,9 +158,9 @@ def inputs(root: Path) -> dict[str, Path]:
         "rows_train": ({"rows.jsonl": []}, {"rows": 517, "bad_rows": 1, "bad": [f"line 3: {HOSTILE}"]}),
         "rows_test": ({"rows.jsonl": rows()}, {"rows": 1300, "bad_rows": 0, "bad": []}),
         "overlap": ({"overlap.json": {}}, {"exact_test_rows": 3, "normalised_test_rows": 11}),
-        "shards_train": ({"rows.jsonl": lengths}, shards),
+        "shards_train": ({"shard-000000.safetensors": shard(lengths)}, shards),
         "shards_test": (
-            {"rows.jsonl": lengths[:40]},
+            {"shard-000000.safetensors": shard(lengths[:40])},
             {**shards, "rows": 40, "over_limit": 6, "tokens": 2801},
         ),
         "adapter": ({"loss.jsonl": loss(), "training.json": FACTS}, {"steps": 1000}),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workflow.errors import BuildError
+from workflow.formats import reading
 from workflow.products import rows
-from workflow.store.build import Job
+from workflow.store.build import Job, Resources
 
 COLUMNS = {"format": "columns", "prompt": {"text": "text"}}
 Made = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -103,3 +107,95 @@ def test_equal_problems_without_id_fall_into_one_split(tmp_path: Path) -> None:
 def test_an_empty_split(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no rows in this split"):
         made(tmp_path, [{"text": "a"}], **COLUMNS, split={"part": "test", "test": 1e-9, "seed": 0})
+
+
+def files(tmp_path: Path, records: list[dict[str, Any]]) -> dict[str, Path]:
+    """The same records as different files."""
+    texts = {
+        "lines.jsonl": "".join(json.dumps(r) + "\n" for r in records),
+        "moved.jsonl": "".join(json.dumps(r, ensure_ascii=False) + "\r\n\n" for r in records[::-1]),
+        "keys.jsonl": "".join(json.dumps(dict(reversed(r.items()))) + "\n" for r in records),
+        "unused.jsonl": "".join(json.dumps({"note": i, **r}) + "\n" for i, r in enumerate(records)),
+        "list.json": "\ufeff" + json.dumps(records, indent=3, ensure_ascii=False) + "\n",
+        "oneline.json": json.dumps(records),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    with (tmp_path / "table.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, ["answer", "text"])
+        table.writeheader()
+        table.writerows(records)
+    return {path.name: path for path in tmp_path.iterdir() if path.is_file()}
+
+
+def written(tmp_path: Path, path: Path, threads: int = 1, **chosen: Any) -> Path:
+    out, resources = tmp_path / "out", Resources(threads)
+    out.mkdir(exist_ok=True)
+    rows.make(Job(chosen or COLUMNS, {}, {"data": path}, out, tmp_path, tmp_path, resources=resources))
+    return out / "rows.jsonl"
+
+
+def body(*arguments: Any, **chosen: Any) -> bytes:
+    return written(*arguments, **chosen).read_bytes()
+
+
+def test_a_file_exported_anew_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["小明", 'a"b\\', "x,y\nz", " 空 ", "é\u0301\U0001f600", "\x7f\x01"]
+    records = [{"text": texts[i % 6] + str(i % 40), "answer": str(i % 3)} for i in range(100)]
+    chosen = {**COLUMNS, "target": {"answer": "answer"}}
+    found = {n: body(tmp_path, path, **chosen) for n, path in files(tmp_path, records).items()}
+    assert len(found) == 7
+    assert len(set(found.values())) == 1
+    monkeypatch.setattr(reading, "BLOCK", 64)
+    monkeypatch.setattr(rows, "OPEN", 3)  # many runs, merged by and by
+    for name in found:
+        assert body(tmp_path, tmp_path / name, 1 + len(name) % 2, **chosen) == found[name]
+
+
+def test_unused_columns_of_problems_without_id_change_nothing(tmp_path: Path) -> None:
+    records = [problem(i % 5, None) for i in range(8)]
+    _, plain = made(tmp_path, records, format="round1")
+    noted = [
+        {**r, "source": i, "questions": [{**q, "n": i} for q in r["questions"]]}
+        for i, r in enumerate(records)
+    ]
+    _, found = made(tmp_path, noted, format="round1")
+    assert found == plain
+    assert len({row["group"] for row in found}) == 8
+
+
+def test_more_than_ten_equal_rows_are_sorted_by_id(tmp_path: Path) -> None:
+    _, found = made(tmp_path, [{"text": "same"}] * 25)
+    ids = [row["id"] for row in found]
+    assert ids == sorted({ids[0], *(f"{ids[0]}.{i}" for i in range(2, 26))})
+
+
+def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BLOCK", 50)
+    records = [{"text": "x", "n": f"{i % 90}"} for i in range(91)]
+    with pytest.raises(BuildError, match=r":91: id '0' was already used in line 1; ids must be unique"):
+        made(tmp_path, records, **COLUMNS, id="n")
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    peaks = []
+    for name, size in (("lines.jsonl", 9), ("lines.jsonl", 45), ("list.json", 9), ("list.json", 45)):
+        with (tmp_path / name).open("w") as file:
+            file.write("[" * (name[-1] == "n"))
+            for i in range(size * 32):
+                comma = "," * (name[-1] == "n" and i > 0)
+                file.write(comma + json.dumps({"text": f"{i:032d}" * 1000}) + "\n")
+            file.write("]" * (name[-1] == "n"))
+        reader, writer = os.pipe()
+        if not (child := os.fork()):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            written(tmp_path, tmp_path / name)
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            os.write(writer, str(after - before).encode())
+            os._exit(0)
+        os.close(writer)
+        peaks.append(int(os.read(reader, 20)) >> 10)
+        os.close(reader)
+        os.waitpid(child, 0)
+    assert peaks[1] < peaks[0] + 16, peaks
+    assert peaks[3] < peaks[2] + 16, peaks

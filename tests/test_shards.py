@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from token_rows import TINY, job, row
 
+from workflow import tokenizing
 from workflow.errors import BuildError
 from workflow.products import shards
 from workflow.rendering import Renderer
-from workflow.store.build import Job
-from workflow.tokens import ROWS, read_rendering, read_rows
-
-TINY = Path(__file__).parent.parent / "recipes/models/tiny-qwen2"
-TEMPLATE = "{% block user %}{{ text }}{% endblock %}{% block assistant %}{{ answer }}{% endblock %}"
+from workflow.tokens import read_rendering, read_rows
 
 
 @pytest.fixture(scope="module")
@@ -26,32 +22,7 @@ def loaded() -> Renderer:
 
 @pytest.fixture(autouse=True)
 def _one_tokenizer(loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "Renderer", lambda folder: loaded)
-
-
-def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
-    return {
-        "id": f"r{number:03d}",
-        "prompt": {"text": text},
-        "target": {"answer": answer},
-        "rendered": rendered,
-    }
-
-
-def job(tmp_path: Path, rows: list[dict[str, Any]], split: str, overflow: str, limits: Any) -> Job:
-    total, source, target = limits if isinstance(limits, tuple) else (limits, None, None)
-    for name in ("rows", "out"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    (tmp_path / "rows/rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "p.jinja").write_text(TEMPLATE)
-    chosen = {
-        "split": split, "overflow": overflow,
-        "max_length": total, "max_source_length": source, "max_target_length": target,
-    }  # fmt: skip
-    inputs = {"rows": tmp_path / "rows", "tokenizer": TINY}
-    return Job(
-        chosen, inputs, {"template": tmp_path / "p.jinja"}, tmp_path / "out", tmp_path, tmp_path / "pieces"
-    )
+    monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",
@@ -61,7 +32,7 @@ def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overf
 
 
 def tokens(loaded: Renderer, text: str) -> int:
-    return len(loaded.encode([text], ["r"])[0])
+    return len(loaded.encode([text], ["r"]).ids)
 
 
 def overhead(loaded: Renderer) -> int:
@@ -166,30 +137,3 @@ def test_the_sources_own_prompt(tmp_path: Path) -> None:
 def test_no_row_left(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="every one of 2 rows is over the limits"):
         made(tmp_path, [row(1, "一"), row(2, "二")], overflow="drop", limits=1)
-
-
-def test_several_shards_and_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [row(i, "一二三"[: i % 4]) for i in range(11)]
-    _, whole = made(tmp_path / "a" if (tmp_path / "a").mkdir() is None else tmp_path, rows)
-    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 4)
-    bodies = []
-    for name in ("b", "c"):
-        (tmp_path / name).mkdir()
-        _, found = made(tmp_path / name, rows)
-        assert [one.id for one in found] == [r["id"] for r in rows]
-        for one, other in zip(whole, found, strict=True):
-            assert np.array_equal(one.input_ids, other.input_ids)
-            assert np.array_equal(one.trained, other.trained)
-            assert one.prompt_tokens == other.prompt_tokens
-        out = tmp_path / name / "out"
-        bodies.append({path.name: path.read_bytes() for path in out.iterdir()})
-    assert bodies[0] == bodies[1]
-    assert sum(name.endswith(".safetensors") for name in bodies[0]) == 3
-    index = out / ROWS
-    index.write_text(index.read_text().replace('"tokens": ', '"tokens": 1'))
-    with pytest.raises(BuildError, match="does not fit its shard"):
-        list(read_rows(out))
-    lines = (tmp_path / "b/out" / ROWS).read_text().splitlines(keepends=True)
-    index.write_text("".join([*lines[:4], lines[3], *lines[4:]]))
-    with pytest.raises(BuildError, match="does not fit its shard"):
-        list(read_rows(out))

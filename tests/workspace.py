@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.graph import Draw, Graph, Node
+from workflow.publish import publish
 from workflow.settle import PUBLISHED, settle
 from workflow.store.address import canonical
 from workflow.store.files import digests_of
@@ -211,3 +212,21 @@ def _pretend(store: Store, node: Node, text: str | None) -> None:
     (target / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
     store.write_plan(node.product, node.address, node.asked)
     store.write_receipt(Receipt(product=node.product, address=node.address, key=key, manifest=manifest))
+
+
+def publish_all(place: Folder, recipe: str, names: tuple[str, ...] = tuple(PUBLISHED)) -> None:
+    """Publish what a recipe has of `names` (not submissions, which pretended votes lack), as its rules do."""
+    products = place.graph(recipe).products
+    place.path("results", recipe).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        node = products.get(PUBLISHED[name][0])
+        if node and name != "submission.jsonl":
+            stamp = place.store.stamp(node.product, node.address)
+            publish(place.store, place.path("results", recipe), name, stamp)
+
+
+def record_run(place: Folder, node: Node, **record: object) -> None:
+    """Write how long a finished product took, and on what."""
+    receipt = place.store.built(node.product, node.address)
+    assert receipt
+    place.store.run_record(node.product, receipt.key).write_text(json.dumps(record))

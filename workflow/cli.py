@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,14 +43,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    check = commands.add_parser("check", help="validate a recipe; list its products and what exists")
+    check = commands.add_parser("check", help="validate a recipe; show its products and what stops a build")
     check.add_argument("recipe", type=Path, nargs="+", help="recipe file, e.g. recipes/x.yaml")
     check.set_defaults(run=_check)
+    _explaining(commands)
     new = commands.add_parser("new", help="write a commented recipe to start from")
     new.add_argument("name", help="name of the new recipe")
     new.set_defaults(run=_new)
     lock = commands.add_parser("lock", help="write the hub's newest commit where a recipe says `unpinned`")
     lock.add_argument("recipe", type=Path, help="recipe file")
+    lock.add_argument(
+        "--data", action="store_true", help="write the SHA-256 of data files that lack one, too"
+    )
     lock.set_defaults(run=_lock)
     forget = commands.add_parser("forget", help="drop a product; the next build makes it again")
     forget.add_argument("recipe", help="recipe name")
@@ -89,6 +95,25 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     doctor.set_defaults(run=_doctor)
 
 
+def _explaining(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    meant = "recipe name, recipes/<recipe>.yaml or results/<recipe>"
+    why = commands.add_parser("why", help="what a build would make, and which change is the reason")
+    why.add_argument("target", help=f"results/<recipe>/<file>, or a {meant}")
+    why.set_defaults(run=_why)
+    plan = commands.add_parser("plan", help="what a build of many recipes would make, and how long it takes")
+    plan.add_argument("recipe", nargs="*", help="recipe names or files; default: what bare snakemake builds")
+    plan.add_argument("--all", action="store_true", help="every recipe of the folder")
+    plan.set_defaults(run=_plan)
+    diff = commands.add_parser("diff", help="compare two recipes, or a recipe with its last build")
+    diff.add_argument("one", help=f"{meant} (its last build)")
+    diff.add_argument("other", help="the same")
+    diff.set_defaults(run=_diff)
+    show = commands.add_parser("show", help="the graph of a recipe as a picture, with sizes, ages and logs")
+    show.add_argument("recipe", help=f"a {meant}")
+    show.add_argument("--mermaid", action="store_true", help="print a Mermaid flowchart")
+    show.set_defaults(run=_show)
+
+
 def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from workflow.products import PRODUCTS
 
@@ -108,9 +133,10 @@ def _rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _make(options: argparse.Namespace) -> None:
-    from workflow.death import die_with_parent
+    from workflow.death import die_with_parent, leave_nothing_behind
 
     die_with_parent()
+    leave_nothing_behind()
     from workflow.products import MAKERS
     from workflow.progress import redirect
     from workflow.store.build import Resources, build
@@ -134,8 +160,64 @@ def _publish(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from workflow.inspection import describe
 
+    stops: list[str] = []
     for path in options.recipe:
-        print(describe(path))
+        text, found = describe(path, _width())
+        print(text)
+        stops += found
+    if stops:
+        raise BuildError("before it can be built:\n" + "\n".join(f"  {stop}" for stop in stops))
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _why(options: argparse.Namespace) -> None:
+    from workflow.store.store import Store
+    from workflow.why import explain
+
+    print(explain(options.target, Store.here(), _width())[0])
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from workflow.forecast import forecast
+    from workflow.settle import default_recipes
+    from workflow.store.store import Store
+    from workflow.why import asked, explain
+
+    gc.disable()  # all that is read stays in use until the end; looking for garbage takes a fifth of the time
+    recipes = [asked(name)[1] for name in options.recipe] or default_recipes()
+    if options.all:
+        recipes = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+    one = len(options.recipe) == 1 and not options.all
+    text, stops = (
+        explain(options.recipe[0], Store.here(), _width()) if one else forecast(recipes, Store.here())
+    )
+    print(text)
+    if stops:
+        raise BuildError("not all of it can be built; the lines above say why")
+
+
+def _diff(options: argparse.Namespace) -> None:
+    from workflow.diff import compare
+    from workflow.store.store import Store
+
+    print(compare(options.one, options.other, Store.here()))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from workflow.graph import Draw
+    from workflow.picture import mermaid, show
+    from workflow.store.store import Store
+    from workflow.why import asked
+
+    folder, recipe, _ = asked(options.recipe)
+    if options.mermaid:
+        print(mermaid(Draw(Store.here(), folder), recipe))
+    else:
+        print(show(recipe, folder, Store.here(), _width()))
 
 
 def _new(options: argparse.Namespace) -> None:
@@ -147,8 +229,13 @@ def _new(options: argparse.Namespace) -> None:
 
 def _lock(options: argparse.Namespace) -> None:
     from workflow.hub import lock
+    from workflow.pinning import pin_data
+    from workflow.recipe import load_recipe
 
-    print(lock(options.recipe))
+    if options.data:
+        print("\n".join(pin_data(options.recipe)))
+    if load_recipe(options.recipe).model.is_hub or not options.data:
+        print(lock(options.recipe))
 
 
 def _forget(options: argparse.Namespace) -> None:

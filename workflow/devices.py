@@ -28,6 +28,15 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(len(list(_DRIVER.iterdir())))] if _DRIVER.is_dir() else []
 
 
+def gpu_name() -> str:
+    """What the driver calls the first GPU, e.g. `NVIDIA H200`; `GPU` where it does not say."""
+    for path in sorted(_DRIVER.glob("*/information")):
+        for line in path.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.removeprefix("Model:").strip()
+    return "GPU"
+
+
 @contextmanager
 def claimed(count: int) -> Iterator[None]:
     """Hold `count` GPUs that no other build of this machine uses, and make only them visible.

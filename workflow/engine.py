@@ -1,4 +1,4 @@
-"""vLLM in this process: token-id prompts in, finished rows out as they finish.
+"""vLLM in this process: token-id prompts in, draws out as they finish.
 
 Not `vllm.LLM`: its `generate` returns when everything is done, and importing it loads a web server.
 Below it is the same engine, driven one step at a time (vLLM 0.30).
@@ -32,7 +32,7 @@ CPU_TOKENS = 4096  # prompt tokens of one step on a CPU
 CPU_BLOCK = 32  # tokens; vLLM's 128 would let the draws of a row share nothing of a shorter prompt
 CPU_CACHE = 2 << 30  # bytes; vLLM clears the KV cache on a CPU when it starts, 3 s per GiB
 SPARE = 1.5  # blocks are not filled to the end and head sizes are padded
-SEEDS = 1 << 62  # vLLM keeps a seed as int64, and adds the number of the draw to it
+SEEDS = 1 << 62  # vLLM keeps a seed as int64, and the number of the draw is added to it
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Question:
-    """One row: its id and the token ids of its prompt."""
+    """One draw to be made: its row and number, the token ids of its prompt, its seed."""
 
-    id: str
+    row: str
+    draw: int
     prompt: list[int]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,6 @@ class Draw:
     text: str
     token_ids: list[int]
     finish_reason: Literal["stop", "length"]
-    stop_reason: int | str | None = None
 
 
 def require_vllm() -> None:
@@ -74,15 +75,14 @@ def require_vllm() -> None:
         raise BuildError("vLLM is not installed; predictions need it: pip install '.[cpu]' or '.[gpu]'")
 
 
-def seed_of(seed: int, row: str) -> int:
-    """The seed of a row's first draw: 62 bits of blake2b over the recipe's seed and the row's id.
+def seed_of(seed: int, row: str, draw: int) -> int:
+    """The seed of a draw: 62 bits of blake2b over the recipe's seed and the row's id, plus the draw's number.
 
-    Draw i has this seed + i: vLLM makes one child request per draw so (`ParentRequest` in
-    v1/engine/parallel_sampling.py). Hence `n: 3 -> 5` keeps the first three, and a draw depends
-    neither on the order of the rows nor on what else is in the batch.
+    Hence `n: 3 -> 5` keeps the first three, and a draw depends neither on the order of the rows nor on
+    what else is in the batch.
     """
     digest = hashlib.blake2b(f"{seed}\n{row}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % SEEDS
+    return int.from_bytes(digest, "big") % SEEDS + draw
 
 
 def position_limit(model: Path) -> int | None:
@@ -131,37 +131,36 @@ class Engine:
         self.draws_at_once: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.generated_tokens = 0
 
-    def rows_in_flight(self, n: int) -> int:
-        """Rows handed to vLLM at a time: twice what it draws at once, so that its batch stays full."""
-        return -(-2 * self.draws_at_once // n)
+    @property
+    def in_flight(self) -> int:
+        """Questions handed to vLLM at a time: twice what it draws at once, so that its batch stays full."""
+        return 2 * self.draws_at_once
 
     def answer(
         self, questions: Iterable[Question], sampling: Sampling, stop_token_ids: list[int]
-    ) -> Iterator[dict[str, list[Draw]]]:
+    ) -> Iterator[list[tuple[Question, Draw]]]:
         """Answer all questions, a bounded number at a time.
 
         Yields:
-            After each step the rows that it finished, most often none: id -> its `n` draws in order.
+            After each step the draws that it finished, most often none.
         """
-        waiting, n = iter(questions), 1 if sampling.temperature == 0 else sampling.n
-        limit, running = self.rows_in_flight(n), 0
+        waiting, running = iter(questions), dict[str, Question]()
         while True:
-            for question in islice(waiting, limit - running):
-                self._ask(question, sampling, n, stop_token_ids)
-                running += 1
+            for question in islice(waiting, self.in_flight - len(running)):
+                name = f"{question.draw} {question.row}"
+                self._ask(name, question, sampling, stop_token_ids)
+                running[name] = question
             if not running:
                 return
             outputs = [output for output in self._engine.step() if output.finished]
-            finished = {output.request_id: self._draws(output, sampling.n) for output in outputs}
-            running -= len(finished)
-            yield finished
+            yield [(running.pop(output.request_id), self._draw(output)) for output in outputs]
 
-    def _ask(self, question: Question, sampling: Sampling, n: int, stop_token_ids: list[int]) -> None:
+    def _ask(self, name: str, question: Question, sampling: Sampling, stop_token_ids: list[int]) -> None:
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         params = SamplingParams(
-            n=n,
+            n=1,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k or 0,  # 0: all
@@ -169,28 +168,23 @@ class Engine:
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or None,
             stop_token_ids=stop_token_ids,
-            seed=seed_of(sampling.seed, question.id) if sampling.temperature else None,
+            seed=question.seed if sampling.temperature else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(question.id, TokensPrompt(prompt_token_ids=question.prompt), params)
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=question.prompt), params)
 
-    def _draws(self, output: Any, n: int) -> list[Draw]:
-        """A row's draws; greedy ones are all equal, vLLM computes one and refuses more."""
-        draws = [_draw(completion) for completion in sorted(output.outputs, key=lambda c: c.index)]
-        self.generated_tokens += sum(len(draw.token_ids) for draw in draws)
-        return draws * (n // len(draws))
+    def _draw(self, output: Any) -> Draw:
+        (completion,) = output.outputs
+        reason = completion.finish_reason
+        if reason not in ("stop", "length"):
+            raise RuntimeError(f"vLLM ended a draw by {reason!r}")
+        self.generated_tokens += len(completion.token_ids)
+        return Draw(completion.text, list(completion.token_ids), reason)
 
     def close(self) -> None:
         """End the worker processes of tensor parallelism; without any the 1.4 s of a shutdown are saved."""
         if self._setup.gpus > 1:
             self._engine.engine_core.shutdown()
-
-
-def _draw(completion: Any) -> Draw:
-    reason = completion.finish_reason
-    if reason not in ("stop", "length"):
-        raise RuntimeError(f"vLLM ended a draw by {reason!r}")
-    return Draw(completion.text, list(completion.token_ids), reason, completion.stop_reason)
 
 
 def _set_environment(threads: int) -> None:

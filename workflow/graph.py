@@ -37,6 +37,7 @@ class Node:
     sources: dict[str, Path] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
+    recipe: str = ""  # file of a recipe that asks for it, for messages
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class Draw:
 
     def _graph(self, recipe: Recipe, path: Path) -> Graph:
         try:
-            return Graph(recipe, _Products(self, recipe, path.parent).all())
+            return Graph(recipe, _Products(self, recipe, path).all())
         except BuildError as error:
             raise BuildError(_placed(path, error)) from None
 
@@ -161,8 +162,8 @@ def _placed(path: Path, error: BuildError) -> str:
 class _Products:
     """Builds the nodes of one recipe."""
 
-    def __init__(self, draw: Draw, recipe: Recipe, folder: Path):
-        self.draw, self.recipe, self.folder = draw, recipe, folder
+    def __init__(self, draw: Draw, recipe: Recipe, path: Path):
+        self.draw, self.recipe, self.path, self.folder = draw, recipe, path, path.parent
 
     def all(self) -> dict[str, Node]:
         recipe = self.recipe
@@ -186,7 +187,7 @@ class _Products:
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
         digests = self.draw.digests(parts.get("sources", {}), expected)
         execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
-        return Node(product, digests=digests, execution=execution, **parts)
+        return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
 
     def _rows(self, split: str) -> Node:
         dataset = self.recipe.dataset

@@ -92,17 +92,9 @@ def _pinned(path: Path, text: str, commit: str) -> str:
     plain = yaml12.parse(commit).value == commit  # a commit of digits alone would be a number
     changed = text[:start] + re.sub(UNPINNED, commit if plain else f"'{commit}'", text[start:], count=1)
     before.value["model"]["revision"] = commit
-    if _value(changed[bom:]) != before.value:
+    if yaml12.value_of(changed[bom:]) != before.value:
         raise BuildError(f"{path}:{line}:{column}: write the commit {commit} here yourself")
     return changed
-
-
-def _value(text: str) -> Any:
-    """The value of a document, or None where the text is not one."""
-    try:
-        return yaml12.parse(text).value
-    except yaml12.YamlError:
-        return None
 
 
 @contextmanager

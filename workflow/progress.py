@@ -7,12 +7,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 EVERY = 5.0
 """Seconds between two progress lines of one job."""
 
-_console: TextIO = sys.stderr
+_console: TextIO | None = None
+"""The terminal, where a log has taken its place."""
 
 
 def redirect(log: Path | None) -> None:
@@ -34,8 +35,8 @@ def redirect(log: Path | None) -> None:
 
 def say(line: str) -> None:
     """One line for the person at the terminal, and for the log."""
-    print(line, file=_console, flush=True)
-    if _console is not sys.stderr:
+    print(line, file=_console or sys.stderr, flush=True)
+    if _console:
         with suppress(OSError):  # a full disk is said at the terminal; nothing may stay in a buffer
             os.write(2, f"{line}\n".encode(errors="replace"))
 
@@ -77,3 +78,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: Any) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    if not isinstance(count, int | float):
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

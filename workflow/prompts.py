@@ -7,11 +7,7 @@ of Python is reachable, nothing is loaded, and time, memory and output are bound
 
 from __future__ import annotations
 
-import resource
-import signal
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +16,14 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from workflow import bounds
+from workflow.bounds import TIME_IS_UP, Expired, bounded, memory_limit, time_limit
 from workflow.errors import BuildError
 
 Message = dict[str, str]
 
-SECONDS = 2.0
-"""Longest time one row may take to render."""
 CHARACTERS = 8_000_000
 """Longest text that a template may make."""
-MEMORY = 1 << 30
-"""Bytes of address space that rendering may add."""
 
 _BLOCKS = ("system", "user", "assistant")
 _TYPES = (str, bytes, int, float, list, tuple, dict)
@@ -44,14 +38,6 @@ _FILTERS = frozenset(
     "map max min reject rejectattr replace reverse round select selectattr slice sort string sum title "
     "tojson trim truncate unique upper wordcount".split()
 )
-
-
-class Expired(BaseException):
-    """Time is up. No Exception, so that nothing in the block takes it for an error of its own and goes on."""
-
-
-TIME_IS_UP = (TimeoutError, Expired)
-"""What to catch around `time_limit`: the alarm may ring while the block is being left, outside its reach."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -80,7 +66,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class PromptTemplate:
-    """A parsed prompt template."""
+    """A parsed prompt template; `meaning` is what comments and their line numbers do not change."""
 
     def __init__(self, path: Path):
         """Read and compile the template.
@@ -90,6 +76,7 @@ class PromptTemplate:
                 block, or constants that take too long or too much memory to compute.
         """
         self.path = path
+        self.meaning = ""
         self._template = self._compiled()
         unknown = set(self._template.blocks) - set(_BLOCKS)
         if unknown or "user" not in self._template.blocks:
@@ -103,9 +90,13 @@ class PromptTemplate:
         environment = _Sandbox()
         try:
             text = self.path.read_text(encoding="utf-8")
-            with memory_limit(), time_limit(SECONDS):
-                self._refuse_loading(environment.parse(text))
-                return environment.from_string(text)
+            with memory_limit(), time_limit(bounds.SECONDS):
+                tree = environment.parse(text)
+                self._refuse_loading(tree)
+                self.meaning = _meaning(tree)
+                template = environment.from_string(text)
+                template.globals = dict(template.globals)  # a ChainMap: every context would walk through it
+                return template
         except TemplateSyntaxError as error:
             raise BuildError(f"{self.path}:{error.lineno}: {error.message}") from None
         except (OSError, Expired) as error:
@@ -141,17 +132,20 @@ class PromptTemplate:
             messages.append({"role": "assistant", "content": content})
         return messages
 
+    def _text(self, block: str, fields: dict[str, Any]) -> str:
+        context = self._template.new_context(fields)
+        return "".join(_counted(self._template.blocks[block](context)))
+
     def _render(self, block: str, fields: dict[str, Any], row: str) -> str:
         place = f"{self.path}: block {block}, row {row}"
         try:
-            with memory_limit(), time_limit(SECONDS):
-                context = self._template.new_context(fields)
-                text = "".join(_bounded(self._template.blocks[block](context)))
+            text = bounded(self._text, block, fields)
             text.encode()  # a lone surrogate is no text
         except UndefinedError as error:
             raise BuildError(f"{place}: {error.message}; it may use {', '.join(sorted(fields))}") from None
         except TIME_IS_UP:
-            raise BuildError(f"{place}: not finished after {SECONDS:g} s; simplify the template") from None
+            limit = f"{bounds.SECONDS:g} s"
+            raise BuildError(f"{place}: not finished after {limit}; simplify the template") from None
         except (MemoryError, OverflowError):
             raise BuildError(f"{place}: makes too much text; simplify the template") from None
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
@@ -160,54 +154,23 @@ class PromptTemplate:
         return text
 
 
-def _bounded(pieces: Iterator[str]) -> Iterator[str]:
+def _meaning(tree: nodes.Template) -> str:
+    """The blocks as syntax trees, without line numbers; text is one node however comments cut it."""
+    for output in tree.find_all(nodes.Output):
+        joined: list[nodes.Expr] = []
+        for node in output.nodes:
+            if joined and isinstance(node, nodes.TemplateData) and isinstance(joined[-1], nodes.TemplateData):
+                joined[-1] = nodes.TemplateData(joined[-1].data + node.data)
+            else:
+                joined.append(node)
+        output.nodes = [node for node in joined if getattr(node, "data", None) != ""]
+    return repr(sorted(map(repr, tree.find_all(nodes.Block))))
+
+
+def _counted(pieces: Iterator[str]) -> Iterator[str]:
     total = 0
     for piece in pieces:
         total += len(piece)
         if total > CHARACTERS:
             raise OverflowError
         yield piece
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after `seconds` (main thread only: it uses SIGALRM).
-
-    Limits nest: an outer one goes on counting. Handler and timer are as before afterwards.
-    """
-
-    def expired(signum: int, frame: object) -> None:
-        raise Expired
-
-    began = time.monotonic()
-    previous = signal.signal(signal.SIGALRM, expired)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # one that fires just now is caught below
-    except Expired:
-        raise TimeoutError from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-        if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 1e-3), interval)
-
-
-@contextmanager
-def memory_limit(extra: int = MEMORY) -> Iterator[None]:
-    """Let the address space grow by `extra` bytes at most in the block: more is a MemoryError.
-
-    Limits nest: an inner one is never wider than the one around it.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    wanted = pages * resource.getpagesize() + extra
-    bounds = [bound for bound in (wanted, soft, hard) if bound != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

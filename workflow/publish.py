@@ -46,9 +46,11 @@ def _absent(file: str) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.symlink_to(os.path.relpath(source, target.parent))
-    temporary.replace(target)
+    temporary = target.with_name(f".{target.name}.tmp")
+    with FileLock(target.parent / ".addresses" / ".lock"):  # so the name is ours, whoever was killed with it
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(source, target.parent))
+        temporary.replace(target)
 
 
 def _note_built(store: Store, recipe: Path, name: str, entry: dict[str, Any]) -> None:

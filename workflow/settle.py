@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
+from workflow.freshness import shows, weigh
 from workflow.graph import Draw, Graph, Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
@@ -68,11 +69,7 @@ def graph(recipe: str) -> Graph:
 
 
 def published_from(wildcards: Any) -> dict[str, str]:
-    """Inputs of a published file: the stamp of its product, and a note of the address it is to show.
-
-    The note is rewritten only when the address changes, so that an edit or a revert publishes again even
-    where Snakemake has lost its own memory.
-    """
+    """Inputs of a published file: the stamp of its product, and a note of the address it is to show."""
     store = Store.here()
     name = wildcards.name
     _asked[wildcards.recipe] = None
@@ -82,10 +79,18 @@ def published_from(wildcards: Any) -> dict[str, str]:
         claimed = _claim(wildcards.recipe)
         settle(store, node, _settled())
         write_if_changed(note, f"{node.product} {node.address}\n".encode())
+        _weigh(store, node, RESULTS / wildcards.recipe / name, note)
         write_root(store, RESULTS / wildcards.recipe, wildcards.recipe, planned=claimed)
     except BuildError as error:
         _stop(error)
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
+
+
+def _weigh(store: Store, node: Node, target: Path, note: Path) -> None:
+    """Decide here whether a product that is built is published again."""
+    if not _settled()[node.address] and (receipt := store.built(node.product, node.address)):
+        stamp_of = store.stamp(node.product, node.address)
+        weigh(target, stamp_of, note, fresh=shows(target, receipt))
 
 
 @cache
@@ -157,7 +162,7 @@ def settle(store: Store, node: Node, settled: Needs | None = None) -> None:
         settled[inner.address] = {}
         if not _set_stamp(store, inner):
             settled[inner.address] = inner.inputs
-            problems += _problems(inner)
+            problems += problems_of(inner)
             sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}
             where = {"sources": sources, "execution": inner.execution}
             store.write_where(inner.product, inner.address, where)
@@ -174,8 +179,6 @@ def _set_stamp(store: Store, node: Node) -> bool:
         return False
     if not path.exists():
         stamp(store, receipt)
-        made = store.file(node.product, node.address, ".json").stat().st_mtime_ns
-        os.utime(path, ns=(made, made))  # what is published already is not older than it
     return True
 
 
@@ -184,7 +187,7 @@ def linked(store: Store, node: Node) -> Receipt | None:
 
     Its folder is there, made for another address; only the receipt is written, and no job is queued.
     """
-    key = _key(store, node)
+    key = next_key(store, node)
     folder = store.folder(node.product, key) if key else None
     if key is None or folder is None or not (folder / MANIFEST).is_file():
         return None
@@ -193,7 +196,8 @@ def linked(store: Store, node: Node) -> Receipt | None:
     return receipt
 
 
-def _problems(node: Node) -> list[str]:
+def problems_of(node: Node) -> list[str]:
+    """Why a product that is not built cannot be; one line each."""
     found = [
         f"{path}: no such file; put the file with SHA-256 {node.digests[role]} there"
         for role, path in node.sources.items()
@@ -201,27 +205,35 @@ def _problems(node: Node) -> list[str]:
     ]
     if node.slice.get("revision") == UNPINNED:
         found.append(
-            f"model.revision of {node.slice['hub']} is unpinned: run `tunemake lock recipes/<recipe>.yaml`, "
-            "or write the commit there"
+            f"model.revision of {node.slice['hub']} is unpinned: run `tunemake lock {node.recipe}`, or "
+            "write the commit there"
         )
     return found
 
 
-def default_targets(wildcards: Any) -> list[str]:
+def default_recipes() -> list[str]:
     """What bare `snakemake` builds: the demo, or in a folder without it every recipe there is."""
     names = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+    return [DEMO] if DEMO in names else names
+
+
+def default_targets(wildcards: Any) -> list[str]:
+    """The last files of the default recipes."""
     try:
-        return [path for name in ([DEMO] if DEMO in names else names) for path in _most(name)]
+        return [f"results/{name}/{file}" for name in default_recipes() for file in last_files(graph(name))]
     except BuildError as error:
         _stop(error)
 
 
-def _most(recipe: str) -> list[str]:
-    """The last files that a recipe has: scores and report, or the model if it answers nothing."""
+NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
+
+
+def last_files(graph: Graph) -> list[str]:
+    """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
     for names in (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",), ("merged",)):
-        there = [name for name in names if PUBLISHED[name][0] in graph(recipe).products]
+        there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:
-            return [f"results/{recipe}/{name}" for name in there]
+            return there
     return []
 
 
@@ -241,14 +253,15 @@ def forget(recipe: str, product: str) -> str:
     node = graph(recipe).node(PUBLISHED.get(product, (product,))[0])
     receipt = store.file(node.product, node.address, ".json")
     known = store.receipt(node.product, node.address)
-    key = known.key if known else _key(store, node)
+    key = known.key if known else next_key(store, node)
     if key is None:
         return f"{recipe}: {product} is not built, there is nothing to forget"
     with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
         for path in _behind(store, recipe, node):
             path.unlink(missing_ok=True)
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]
-        there = [path for path in [*doomed, store.work(key)] if path.exists()]
+        used = [path.parent for path in store.pieces.glob(f"{node.product}/*/{key}.*")]
+        there = [path for path in [*doomed, store.work(key), *used] if path.exists()]
         for path in there:  # the receipt first: a killed `forget` leaves nothing that looks built
             remove_tree(path)
     removed = [f"removed {path}" for path in there]
@@ -266,12 +279,26 @@ def _behind(store: Store, recipe: str, node: Node) -> list[Path]:
     return [store.file(found.product, found.address, ".json") for found in reversed(behind)]
 
 
-def _key(store: Store, node: Node) -> str | None:
-    """The key of a node whose inputs are built; else None: nothing of it can exist."""
+def next_key(store: Store, node: Node, known: Callable[[Node], str | None] | None = None) -> str | None:
+    """The key of a node whose inputs are there; else None: nothing of it can exist.
+
+    Args:
+        store: Where the inputs are.
+        node: What is asked for.
+        known: The key of an input, or None; default: that of its receipt.
+
+    Raises:
+        BuildError: A record of an input is damaged.
+    """
     contents: dict[str, str] = {}
     for role, inner in node.inputs.items():
-        receipt = store.built(inner.product, inner.address)
-        if receipt is None:
+        key = known(inner) if known else _built_key(store, inner)
+        if key is None:
             return None
-        contents[role] = read_manifest(store.folder(inner.product, receipt.key)).content
+        contents[role] = read_manifest(store.folder(inner.product, key)).content
     return key_of(node.plan, contents)
+
+
+def _built_key(store: Store, node: Node) -> str | None:
+    receipt = store.built(node.product, node.address)
+    return receipt.key if receipt else None

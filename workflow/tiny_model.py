@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from workflow.byte_level import byte_symbols
+
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WORDS = ("system", "user", "assistant", "答案是")
 CHARACTERS = (
@@ -70,7 +72,7 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     A character's bytes are joined from the left. Only the first byte of a
     character is a lead byte, so no merge joins parts of two characters.
     """
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     tokens = [symbols[byte] for byte in range(256)]
     known = set(tokens)
     merges: list[tuple[str, str]] = []
@@ -85,14 +87,6 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
                 merges.append((whole, part))
             whole += part
     return {token: i for i, token in enumerate(tokens)}, merges
-
-
-def _byte_symbols() -> dict[int, str]:
-    """Return GPT-2's printable symbol for each byte (Radford et al. 2019, ``bytes_to_unicode``)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    symbols = {byte: chr(byte) for byte in printable}
-    others = [byte for byte in range(256) if byte not in symbols]
-    return symbols | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def _tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> str:

@@ -2,25 +2,39 @@
 
 A shards folder holds
 
-- `shard-00000.safetensors`, ...: `input_ids` int32 [tokens], `trained` uint8 [tokens] (1: the label
-  counts), `offsets` int64 [rows + 1]; row i of the shard is `input_ids[offsets[i]:offsets[i + 1]]`;
-- `rows.jsonl`: one line per row, in the order of the shards, sorted by id;
+- `shard-000000.safetensors`, ...: rows in the order of their ids; each file is a piece that other
+  folders may share (`workflow.pieces`), so it says nothing about its neighbours;
 - `rendering.json`: the token ids that end an answer, and the padding id.
+
+A shard's tensors, for its R rows (those left out included, with no tokens):
+
+- `input_ids` int32 [tokens]; row i is `input_ids[offsets[i]:offsets[i + 1]]`
+- `trained` uint8 [tokens / 8]: one bit per token (np.packbits), 1 where the label counts
+- `offsets` int64 [R + 1], `prompt_tokens` int32 [R]
+- `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens` int32 [R]: what the limits did
+- `digests` uint8 [R, 16]: blake2b-128 of the row's line in `rows.jsonl`
+- `ids` uint8: the row ids as a JSON list
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from workflow.errors import BuildError
 
-ROWS, RENDERING = "rows.jsonl", "rendering.json"
+RENDERING = "rendering.json"
+OUTCOMES = ("kept", "dropped", "truncated", "over_limit")
+"""What the limits did to a row; a dropped one has no tokens, one over a limit is kept whole (test rows)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class TokenRow:
     input_ids: NDArray[np.int32]  # [tokens]
     trained: NDArray[np.uint8]  # [tokens], 1 where the label counts
     prompt_tokens: int
+    outcome: str = "kept"
+    cut_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,61 +57,132 @@ class Rendering:
     pad_token_id: int
 
 
-def write_shard(folder: Path, number: int, rows: Sequence[TokenRow]) -> None:
-    """Write one shard file and append its rows to the index."""
-    from safetensors.numpy import save_file
+def digest_of_line(line: bytes) -> bytes:
+    """blake2b-128 of a row's line, 16 bytes."""
+    return hashlib.blake2b(line, digest_size=16).digest()
 
-    lengths = [len(row.input_ids) for row in rows]
+
+def shard_name(number: int) -> str:
+    """The file of a folder's shard, so that names sort as numbers do."""
+    return f"shard-{number:06d}.safetensors"
+
+
+def shard_bytes(rows: Sequence[TokenRow], digests: Sequence[bytes]) -> bytes:
+    """The file of a shard: equal rows give equal bytes."""
+    from safetensors.numpy import save
+
+    none = np.zeros(0, np.int32)
+    trained = np.concatenate([none.astype(np.uint8), *(row.trained for row in rows)])
     tensors = {
-        "input_ids": np.concatenate([row.input_ids for row in rows]).astype(np.int32),
-        "trained": np.concatenate([row.trained for row in rows]).astype(np.uint8),
-        "offsets": np.cumsum([0, *lengths], dtype=np.int64),
+        "input_ids": np.concatenate([none, *(row.input_ids for row in rows)]).astype(np.int32),
+        "trained": np.packbits(trained),
+        "offsets": np.cumsum([0, *(len(row.input_ids) for row in rows)], dtype=np.int64),
+        "prompt_tokens": np.array([row.prompt_tokens for row in rows], np.int32),
+        "outcome": np.array([OUTCOMES.index(row.outcome) for row in rows], np.uint8),
+        "cut_tokens": np.array([row.cut_tokens for row in rows], np.int32),
+        "digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
+        "ids": np.frombuffer(orjson.dumps([row.id for row in rows]), np.uint8),
     }
-    save_file(tensors, folder / f"shard-{number:05d}.safetensors")
-    with (folder / ROWS).open("a", encoding="utf-8") as index:
-        for row in rows:
-            line = {
-                "id": row.id,
-                "shard": number,
-                "tokens": len(row.input_ids),
-                "prompt_tokens": row.prompt_tokens,
-                "trained_tokens": int(row.trained.sum()),
-            }
-            index.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return bytes(save(tensors))
 
 
-def write_rendering(folder: Path, rendering: Rendering) -> None:
-    """Write the ids that end an answer and the padding id."""
-    (folder / RENDERING).write_text(json.dumps(asdict(rendering), sort_keys=True) + "\n")
+class Shard:
+    """One shard in memory."""
+
+    def __init__(self, path: Path):
+        """Read the file.
+
+        Raises:
+            BuildError: It is no shard, or its parts disagree.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            self.tensors: dict[str, Any] = load(path.read_bytes())
+            self.ids: list[str] = orjson.loads(self.tensors["ids"].tobytes())
+            tokens = len(self.tensors["input_ids"])
+            offsets = self.tensors["offsets"]
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise BuildError(f"{path}: not a shard ({error}); build again") from None
+        rows = [len(self.tensors[name]) for name in ("prompt_tokens", "outcome", "cut_tokens", "digests")]
+        fits = {len(self.ids), len(offsets) - 1, *rows} == {len(self.ids)}
+        ordered = offsets[0] == 0 and offsets[-1] == tokens and bool(np.all(np.diff(offsets) >= 0))
+        if not (fits and ordered and -(-tokens // 8) == len(self.tensors["trained"])):
+            raise BuildError(f"{path}: the parts of this shard do not fit together; build again")
+
+    @cached_property
+    def _trained(self) -> NDArray[np.uint8]:
+        return np.unpackbits(self.tensors["trained"], count=len(self.tensors["input_ids"]))
+
+    def row(self, index: int) -> TokenRow:
+        """A row, left out or not."""
+        begin, end = self.tensors["offsets"][index : index + 2]
+        return TokenRow(
+            self.ids[index],
+            self.tensors["input_ids"][begin:end],
+            self._trained[begin:end],
+            int(self.tensors["prompt_tokens"][index]),
+            OUTCOMES[self.tensors["outcome"][index]],
+            int(self.tensors["cut_tokens"][index]),
+        )
+
+    def known(self) -> dict[bytes, int]:
+        """Digest of a row's line -> its place."""
+        digests = self.tensors["digests"].tobytes()
+        return {digests[16 * i : 16 * i + 16]: i for i in range(len(self.ids))}
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row that is there."""
+        there = self.tensors["outcome"] != OUTCOMES.index("dropped")
+        lengths: NDArray[np.int64] = np.diff(self.tensors["offsets"])[there]
+        return lengths
+
+    def counts(self) -> dict[str, int]:
+        """Rows, tokens and what the limits did, to be added up; `longest` is a maximum."""
+        outcomes = np.bincount(self.tensors["outcome"], minlength=len(OUTCOMES)).tolist()
+        lengths = self.lengths
+        return {
+            "rows": len(lengths),
+            "tokens": int(lengths.sum()),
+            "trained_tokens": int(self._trained.sum(dtype=np.int64)),
+            "cut_tokens": int(self.tensors["cut_tokens"].sum(dtype=np.int64)),
+            "longest": int(lengths.max(initial=0)),
+            **dict(zip(OUTCOMES[1:], outcomes[1:], strict=True)),
+        }
+
+
+def rendering_bytes(rendering: Rendering) -> bytes:
+    """The file `rendering.json`: the ids that end an answer and the padding id."""
+    return json.dumps(asdict(rendering), sort_keys=True).encode() + b"\n"
 
 
 def read_rendering(folder: Path) -> Rendering:
-    """Read them back."""
+    """Read `rendering.json`."""
     return Rendering(**json.loads((folder / RENDERING).read_text()))
 
 
-def read_rows(folder: Path) -> Iterator[TokenRow]:
-    """All rows of a shards folder in order, one shard in memory at a time.
+def read_shards(folder: Path) -> Iterator[Shard]:
+    """The shards of a folder in order, one in memory at a time.
 
     Raises:
-        BuildError: The index and the shards disagree.
+        BuildError: One is missing or damaged.
     """
-    from safetensors.numpy import load_file
+    paths = sorted(folder.glob("shard-*.safetensors"))
+    for number, path in enumerate(paths):
+        if path.name != shard_name(number):
+            raise BuildError(f"{folder / shard_name(number)}: missing; build again")
+        yield Shard(path)
 
-    opened, tensors, position = -1, {}, 0
-    with (folder / ROWS).open(encoding="utf-8") as index:
-        for line in index:
-            record = json.loads(line)
-            if record["shard"] != opened:
-                opened, position = record["shard"], 0
-                tensors = load_file(folder / f"shard-{opened:05d}.safetensors")
-            begin, end = [*tensors["offsets"][position : position + 2], -1, -1][:2]
-            if not 0 <= begin <= end or end - begin != record["tokens"]:
-                raise BuildError(f"{folder / ROWS}: row {record['id']!r} does not fit its shard; build again")
-            position += 1
-            yield TokenRow(
-                record["id"],
-                tensors["input_ids"][begin:end],
-                tensors["trained"][begin:end],
-                record["prompt_tokens"],
-            )
+
+def read_rows(folder: Path) -> Iterator[TokenRow]:
+    """All rows of a shards folder that were not left out, sorted by id, one shard in memory at a time.
+
+    Raises:
+        BuildError: A shard is missing or damaged.
+    """
+    for shard in read_shards(folder):
+        for index, outcome in enumerate(shard.tensors["outcome"]):
+            if OUTCOMES[outcome] != "dropped":
+                yield shard.row(index)

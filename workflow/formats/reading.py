@@ -1,10 +1,16 @@
-"""Reading JSON lines, JSON lists and CSV record by record, each with the line it starts at."""
+"""Reading JSON lines, JSON lists and CSV record by record, each with the line it starts at.
+
+A file is never read whole: it comes as blocks of some megabytes, which may be parsed by several processes.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +21,57 @@ from workflow.errors import BuildError
 Record = tuple[int, Any]
 """Line number (from 1) and the parsed value, or the ValueError that parsing raised."""
 
+BLOCK = 8 << 20
+"""Bytes of a block."""
+LONGEST = 64 << 20
+"""Characters of the longest item of a JSON list."""
+_BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 csv.field_size_limit(1 << 30)
 
 
+@dataclass(frozen=True)
+class Lines:
+    """A block of JSON lines, read by whoever parses it."""
+
+    path: Path
+    begin: int
+    size: int
+    first: int
+
+    def records(self) -> Iterator[Record]:
+        """Parse the lines."""
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            body = file.read(self.size)
+        if not self.begin:
+            body = body.removeprefix(_BOM)
+        for number, line in enumerate(body.split(b"\n"), start=self.first):  # at \n only, as JSON lines ask
+            if line and not line.isspace():
+                yield number, _value(line)
+
+
+@dataclass(frozen=True)
+class Items:
+    """A block of values that are JSON texts, or of records that are parsed already."""
+
+    values: list[Record]
+
+    def records(self) -> Iterator[Record]:
+        """Parse the texts."""
+        for line, value in self.values:
+            yield line, _value(value) if isinstance(value, str) else value
+
+
 def records(path: Path) -> Iterator[Record]:
-    """All records of a data file; the format is taken from its ending.
+    """All records of a data file; see `blocks`."""
+    for block in blocks(path):
+        yield from block.records()
+
+
+def blocks(path: Path) -> Iterator[Lines | Items]:
+    """A data file in parts; the format is taken from its ending.
 
     `.jsonl` and `.json` may each hold JSON lines or one JSON list: upstream files are often misnamed.
 
@@ -29,62 +80,126 @@ def records(path: Path) -> Iterator[Record]:
     """
     ending = path.suffix.lower()
     if ending == ".csv":
-        yield from _csv(path)
+        yield from _together(_csv(path))
     elif ending in (".json", ".jsonl"):
-        yield from _json_list(path) if _first_character(path) == b"[" else _json_lines(path)
+        if _first_character(path) == b"[":
+            yield from _together(_json_list(path))
+        else:
+            yield from _json_lines(path)
     else:
         raise BuildError(f"{path}: data files end in .jsonl, .json or .csv")
 
 
 def _first_character(path: Path) -> bytes:
     with path.open("rb") as file:
-        for line in file:
-            text = line.removeprefix(b"\xef\xbb\xbf").strip()
-            if text:
-                return text[:1]
-    return b""
+        begin = file.read(1 << 16).removeprefix(_BOM).lstrip()
+        while not begin and (more := file.read(1 << 16)):
+            begin = more.lstrip()
+    return begin[:1]
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
+def _json_lines(path: Path) -> Iterator[Lines]:
+    begin, first = 0, 1
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):  # splits at \n only, as JSON lines ask
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
-                continue
-            yield number, _value(text)
+        while body := file.read(BLOCK) + file.readline():
+            yield Lines(path, begin, len(body), first)
+            begin, first = begin + len(body), first + body.count(b"\n")
 
 
-def _json_list(path: Path) -> Iterator[Record]:
-    """Items of one JSON list, decoded one by one so that each has a line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BuildError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    position, line, counted = _skip(text, _skip(text, 0) + 1), 1, 0
-    more = text[position : position + 1] != "]"
-    while more:
-        line, counted = line + text.count("\n", counted, position), position
-        end = _end_of_value(text, position, f"{path}:{line}")
-        yield line, _value(text[position:end])
-        position = _skip(text, end)
-        more = text[position : position + 1] == ","
-        if more:
-            position = _skip(text, position + 1)
-        elif text[position : position + 1] != "]":
-            raise BuildError(f"{path}:{line}: the JSON list is cut off after this item")
-    if _skip(text, position + 1) < len(text):
-        raise BuildError(f"{path}: there is more text behind the end of the JSON list")
+def _together(found: Iterable[tuple[int, Any, int]]) -> Iterator[Items]:
+    """Records, each with its size, as blocks."""
+    values: list[Record] = []
+    total = 0
+    for line, value, size in found:
+        values.append((line, value))
+        total += size
+        if total >= BLOCK:
+            yield Items(values)
+            values, total = [], 0
+    if values:
+        yield Items(values)
 
 
-def _end_of_value(text: str, position: int, place: str) -> int:
-    """Where the JSON value that begins at `position` ends."""
-    try:
-        return _DECODER.raw_decode(text, position)[1]
-    except json.JSONDecodeError as error:
-        cut = " (the list is cut off)" if error.pos >= len(text) else ""
-        raise BuildError(f"{place}: not JSON: {error.msg}{cut}") from None
-    except (ValueError, RecursionError) as error:
-        raise BuildError(f"{place}: not JSON: {error}") from None
+class _Window:
+    """The text of a file from some place on; more of it is read as it is needed."""
+
+    def __init__(self, path: Path):
+        self.path, self.file = path, path.open("rb")
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.position, self.line = "", 0, 1
+        self.bytes, self.ended = 0, False
+        self.counted = 0  # how far the lines of `text` have been counted
+
+    def more(self) -> None:
+        """Forget what is behind, read at least as much as is left ahead."""
+        self.pass_over(self.position)
+        self.text, self.position, self.counted = self.text[self.position :], 0, 0
+        data = self.file.read(max(BLOCK // 8, len(self.text)))
+        pending = len(self.decoder.getstate()[0])
+        try:
+            text = self.decoder.decode(data, not data)
+        except UnicodeDecodeError as error:
+            place = self.bytes - pending + error.start
+            raise BuildError(f"{self.path}: not UTF-8 text (byte {place})") from None
+        self.text += text if self.bytes else text.removeprefix("\ufeff")
+        self.bytes, self.ended = self.bytes + len(data), not data
+
+    def pass_over(self, position: int) -> int:
+        """The line at a place, which becomes the place reached."""
+        self.line += self.text.count("\n", self.counted, position)
+        self.position = self.counted = position
+        return self.line
+
+    def peek(self) -> str:
+        """The next character that is no white space, "" at the end of the file."""
+        while True:
+            self.position = _SPACE.match(self.text, self.position).end()  # type: ignore[union-attr]
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if self.ended:
+                return ""
+            self.more()
+
+    def value(self) -> str:
+        """The JSON value that begins here, passed over."""
+        while True:
+            try:
+                end = _DECODER.raw_decode(self.text, self.position)[1]
+                if end < len(self.text) or self.ended:  # else it may be the beginning of a number
+                    break
+            except json.JSONDecodeError as error:
+                if self.ended or len(self.text) - self.position > LONGEST:
+                    cut = " (the list is cut off)" if error.pos >= len(self.text) else ""
+                    raise BuildError(f"{self.path}:{self.line}: not JSON: {error.msg}{cut}") from None
+            except (ValueError, RecursionError) as error:
+                raise BuildError(f"{self.path}:{self.line}: not JSON: {error}") from None
+            self.more()
+        value = self.text[self.position : end]
+        self.pass_over(end)
+        return value
+
+
+def _json_list(path: Path) -> Iterator[tuple[int, str, int]]:
+    """Items of one JSON list, cut out one by one so that each has a line."""
+    window = _Window(path)
+    with window.file:
+        window.peek()
+        window.pass_over(window.position + 1)
+        more = window.peek() != "]"
+        while more:
+            line = window.pass_over(window.position)
+            value = window.value()
+            yield line, value, len(value)
+            behind = window.peek()
+            more = behind == ","
+            if more:
+                window.pass_over(window.position + 1)
+                window.peek()
+            elif behind != "]":
+                raise BuildError(f"{path}:{line}: the JSON list is cut off after this item")
+        window.pass_over(window.position + 1)
+        if window.peek():
+            raise BuildError(f"{path}: there is more text behind the end of the JSON list")
 
 
 def _value(text: str | bytes) -> Any:
@@ -95,13 +210,7 @@ def _value(text: str | bytes) -> Any:
         return ValueError(f"not JSON: {error.msg}")
 
 
-def _skip(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _csv(path: Path) -> Iterator[Record]:
+def _csv(path: Path) -> Iterator[tuple[int, Any, int]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             reader = csv.reader(file, strict=True)
@@ -111,7 +220,7 @@ def _csv(path: Path) -> Iterator[Record]:
             line = reader.line_num + 1
             for values in reader:
                 if values:  # else an empty line
-                    yield line, _table_row(names, values)
+                    yield line, _table_row(names, values), sum(map(len, values))
                 line = reader.line_num + 1
         except UnicodeDecodeError as error:
             raise BuildError(f"{path}: not UTF-8 text (byte {error.start})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from workflow.formats.row import LETTERS, BadRow, Row, text_of
@@ -21,11 +22,12 @@ def rows(record: Any) -> Iterator[Row]:
     questions = record.get("questions")
     if not isinstance(questions, list) or not questions:
         raise BadRow("questions: must be a list with at least one question")
-    for index, question in enumerate(questions):
-        yield _row(question, problem, name, name or address_of(record), index)
+    found = [_row(question, problem, name, index) for index, question in enumerate(questions)]
+    group = name or address_of([row.json() for row in found])  # of what is used: other columns may change
+    yield from (replace(row, group=group) for row in found)
 
 
-def _row(question: Any, problem: str, name: str, group: str, index: int) -> Row:
+def _row(question: Any, problem: str, name: str, index: int) -> Row:
     place = f"questions[{index}]"
     try:
         prompt = {"problem": problem, "question": text_of(question, "question")}
@@ -40,7 +42,6 @@ def _row(question: Any, problem: str, name: str, group: str, index: int) -> Row:
         target=target,
         gold=gold,
         id=f"{name}#{index}" if name else "",
-        group=group,
         index=index,
     )
 

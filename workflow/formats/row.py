@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 LETTERS = "ABCDEFG"
@@ -31,7 +31,7 @@ class Row:
 
     def json(self) -> dict[str, Any]:
         """The row as plain JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def fields_of(record: Any) -> dict[str, Any]:

@@ -7,29 +7,28 @@ token or string, `token_ids` and `tokens` have it; `finish_reason` is `stop` or 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from workflow.engine import Draw, Engine, Question, Setup, position_limit, require_vllm
+from workflow.draws import Draws, Wanted, prompt_digest
+from workflow.engine import Draw, Engine, Question, Setup, position_limit, require_vllm, seed_of
 from workflow.errors import BuildError
 from workflow.progress import Progress, say
 from workflow.recipe.answers import Sampling
 from workflow.recipe.training import Execution
-from workflow.store.address import canonical
+from workflow.store.address import address_of, canonical
 from workflow.store.build import Job
-from workflow.store.files import sync_folder, write_atomic
+from workflow.store.files import write_atomic
+from workflow.store.store import read_manifest
 from workflow.tokens import TokenRow, read_rendering, read_rows
 
 VERSION = 1
-PREDICTIONS, RECORDS, RUN = "predictions.jsonl", "records.jsonl", "run.json"
-SYNC_SECONDS = 1.0  # most work that a power cut may cost; a kill costs none
+RECORDS = 1
+"""Version of the lines that draws are kept in: another one does not read them."""
+PREDICTIONS, RUN = "predictions.jsonl", "run.json"
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,17 @@ class Survey:
 
 @dataclass
 class Timing:
-    """How long this attempt took, for the run record."""
+    """How this attempt went, for the run record."""
 
     engine_seconds: float = 0.0
     generate_seconds: float = 0.0
     tokens_per_second: float = 0.0
-    resumed_rows: int = 0
+    reused_draws: int = 0
+    generated_draws: int = 0
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Write `predictions.jsonl` to `job.out`, going on from what `job.work` has.
+    """Write `predictions.jsonl` to `job.out`, generating only the draws that no job made before.
 
     Returns:
         Counts: rows, draws, finish_length (draws that max_tokens ended), empty (draws without text),
@@ -64,16 +64,28 @@ def make(job: Job) -> dict[str, Any]:
     require_vllm()
     sampling = Sampling.model_validate(job.slice["sampling"])
     survey = look_through(job.inputs["shards"])
-    timing = Timing()
-    with Records(job.work / RECORDS, survey.prompts, sampling.n) as records:
-        timing.resumed_rows = len(records.places)
-        if timing.resumed_rows:
-            say(f"predictions: {timing.resumed_rows} of {len(survey.prompts)} rows were answered before")
-        if len(records.places) < len(survey.prompts):
-            _generate(job, sampling, survey, records, timing)
-        counts = _write(job.out / PREDICTIONS, job.inputs["shards"], records)
+    each = 1 if sampling.temperature == 0 else sampling.n  # greedy draws are all equal
+    wanted, timing = Wanted(survey.prompts, each, sampling.seed), Timing()
+    writer = job.work.name  # the key, so that two jobs never write to one file
+    with Draws(job.pieces / "predictions" / context(job), writer, wanted) as draws:
+        timing.reused_draws, total = draws.count, each * len(survey.prompts)
+        if draws.count:
+            say(f"predictions: {draws.count} of {total} draws were made before")
+        if draws.count < total:
+            _generate(job, sampling, survey, draws, timing)
+        timing.generated_draws = total - timing.reused_draws
+        counts = _write(job.out / PREDICTIONS, job.inputs["shards"], draws, sampling.n // each)
     write_atomic(job.work / RUN, canonical(asdict(timing)) + b"\n")
     return counts
+
+
+def context(job: Job) -> str:
+    """Digest of all that decides a draw besides its row's id, its prompt and its number."""
+    asked = {name: value for name, value in job.slice["sampling"].items() if name != "n"}
+    model = read_manifest(job.inputs["model"]).content
+    stops = read_rendering(job.inputs["shards"]).stop_token_ids
+    versions = {"version": VERSION, "records": RECORDS}
+    return address_of({**versions, "model": model, "sampling": asked, "stop_token_ids": stops})
 
 
 def look_through(shards: Path) -> Survey:
@@ -101,102 +113,12 @@ def _prompt(row: TokenRow) -> list[int]:
     return ids
 
 
-def prompt_digest(tokens: list[int]) -> str:
-    """blake2b-64 of a prompt's token ids, in hex."""
-    return hashlib.blake2b(json.dumps(tokens).encode(), digest_size=8).hexdigest()
-
-
-class Records:
-    """The file of finished rows, one line each; it survives kills, and power cuts but for the last second."""
-
-    def __init__(self, path: Path, prompts: dict[str, str], n: int):
-        """Read what is there: rows of `prompts` with their very prompt and `n` draws count as finished."""
-        self.path, self.prompts, self.n = path, prompts, n
-        self.places: dict[str, tuple[int, int]] = {}  # row id -> offset and length of its line
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end = self._recover()
-        self._synced, self._dirty = time.monotonic(), False
-        sync_folder(path.parent)
-
-    def __enter__(self) -> Records:
-        """The file is open from the beginning."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Flush what was written, however the work ended."""
-        os.fsync(self._file)
-        os.close(self._file)
-
-    def _recover(self) -> int:
-        """Note where the good lines are; cut off the rest, from the first that a crash left torn."""
-        end = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                record = _parsed(line)
-                if record is None:
-                    break
-                self._note(record, end, len(line))
-                end += len(line)
-            size = file.seek(0, os.SEEK_END)
-        if end < size:
-            say(f"predictions: {self.path}: cut off {size - end} bytes, a record not written whole")
-            os.ftruncate(self._file, end)
-        return end
-
-    def _note(self, record: dict[str, Any], offset: int, length: int) -> None:
-        row = record["id"]
-        if self.prompts.get(row) == record["prompt_sha"] and len(record["draws"]) == self.n:
-            self.places.setdefault(row, (offset, length))
-
-    def append(self, row: str, answer: list[Draw]) -> None:
-        """Write one row in a single write, so that a kill leaves it whole or not there."""
-        draws = [_without_none(asdict(draw)) for draw in answer]
-        record = {"id": row, "prompt_sha": self.prompts[row], "draws": draws}
-        line = canonical(record) + b"\n"
-        written = os.write(self._file, line)
-        if written != len(line):  # a full disk; the torn line is cut off by the next attempt
-            raise BuildError(f"{self.path}: the disk is full; make room and build again, nothing is lost")
-        self._note(record, self._end, len(line))
-        self._end += len(line)
-        self._dirty = True
-
-    def sync_if_due(self) -> None:
-        """Flush to disk what is older than `SYNC_SECONDS`; call it often."""
-        if self._dirty and time.monotonic() - self._synced >= SYNC_SECONDS:
-            os.fsync(self._file)
-            self._synced, self._dirty = time.monotonic(), False
-
-    def draws(self, row: str) -> list[dict[str, Any]]:
-        """The draws of a finished row, read back from the file."""
-        offset, length = self.places[row]
-        found: list[dict[str, Any]] = json.loads(os.pread(self._file, length, offset))["draws"]
-        return found
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A record, or None if the line is not one: torn, or zeros after a power cut."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    whole = isinstance(record, dict) and {"id", "prompt_sha", "draws"} <= record.keys()
-    return record if whole else None
-
-
-def _without_none(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value is not None}
-
-
-def _generate(job: Job, sampling: Sampling, survey: Survey, records: Records, timing: Timing) -> None:
-    """Start the engine and answer the rows that have no record yet."""
+def _generate(job: Job, sampling: Sampling, survey: Survey, draws: Draws, timing: Timing) -> None:
+    """Start the engine and make the draws that are missing."""
     began = time.monotonic()
     execution = Execution.model_validate(job.execution)
     length = context_length(job.inputs["model"], survey, sampling.max_tokens, execution.max_model_len)
-    progress = Progress("predictions", len(survey.prompts), "rows")
+    progress = Progress("predictions", draws.wanted.draws * len(survey.prompts), "draws")
     setup = Setup(
         model=job.inputs["model"],
         max_model_len=length,
@@ -210,11 +132,11 @@ def _generate(job: Job, sampling: Sampling, survey: Survey, records: Records, ti
     say(f"predictions: vLLM started in {timing.engine_seconds:.1f} s")
     stop_token_ids = read_rendering(job.inputs["shards"]).stop_token_ids
     try:
-        for finished in engine.answer(_unanswered(job.inputs["shards"], records), sampling, stop_token_ids):
-            for row, draws in finished.items():
-                records.append(row, draws)
-            records.sync_if_due()
-            progress.reached(len(records.places), _rate(engine.generated_tokens, started))
+        for finished in engine.answer(_questions(job.inputs["shards"], draws), sampling, stop_token_ids):
+            for question, draw in finished:
+                draws.add(question, draw)
+            draws.sync_if_due()
+            progress.reached(draws.count, _rate(engine.generated_tokens, started))
     finally:
         engine.close()
     timing.generate_seconds = round(time.monotonic() - started, 3)
@@ -225,11 +147,11 @@ def _rate(tokens: int, since: float) -> str:
     return f"{tokens / max(time.monotonic() - since, 1e-3):.0f} tokens/s" if tokens else ""
 
 
-def _unanswered(shards: Path, records: Records) -> Iterator[Question]:
-    resumed = frozenset(records.places)
+def _questions(shards: Path, draws: Draws) -> Iterator[Question]:
+    """One for each missing draw, with the seed that it has in a run from nothing."""
     for row in read_rows(shards):
-        if row.id not in resumed:
-            yield Question(row.id, _prompt(row))
+        for draw in draws.missing(row.id):
+            yield Question(row.id, draw, _prompt(row), seed_of(draws.wanted.seed, row.id, draw))
 
 
 def context_length(model: Path, survey: Survey, max_tokens: int, wanted: int | None) -> int:
@@ -257,29 +179,24 @@ def context_length(model: Path, survey: Survey, max_tokens: int, wanted: int | N
     return wanted or needed
 
 
-def _write(path: Path, shards: Path, records: Records) -> dict[str, int]:
-    """Write all rows in the order of the shards, one in memory at a time, and count."""
+def _write(path: Path, shards: Path, draws: Draws, times: int) -> dict[str, int]:
+    """Write all rows in the order of the shards, each draw `times` over, one row in memory, and count."""
     counts = dict.fromkeys(
         ("rows", "draws", "finish_length", "prompt_tokens", "completion_tokens", "empty"), 0
     )
     with path.open("wb") as file:
         for row in read_rows(shards):
-            draws = [_published(draw) for draw in records.draws(row.id)]
-            line = {"id": row.id, "prompt_tokens": row.prompt_tokens, "draws": draws}
+            drawn = draws.read(row.id) * times
+            line = {"id": row.id, "prompt_tokens": row.prompt_tokens, "draws": [_published(d) for d in drawn]}
             file.write(canonical(line) + b"\n")
             counts["rows"] += 1
-            counts["draws"] += len(draws)
+            counts["draws"] += len(drawn)
             counts["prompt_tokens"] += row.prompt_tokens
-            counts["finish_length"] += sum(draw["finish_reason"] == "length" for draw in draws)
-            counts["completion_tokens"] += sum(draw["tokens"] for draw in draws)
-            counts["empty"] += sum(not draw["text"] for draw in draws)
+            counts["finish_length"] += sum(draw.finish_reason == "length" for draw in drawn)
+            counts["completion_tokens"] += sum(len(draw.token_ids) for draw in drawn)
+            counts["empty"] += sum(not draw.text for draw in drawn)
     return counts
 
 
-def _published(draw: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "text": draw["text"],
-        "tokens": len(draw["token_ids"]),
-        "token_ids": draw["token_ids"],
-        "finish_reason": draw["finish_reason"],
-    }
+def _published(draw: Draw) -> dict[str, Any]:
+    return asdict(draw) | {"tokens": len(draw.token_ids)}

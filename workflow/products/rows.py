@@ -1,34 +1,58 @@
 """rows: one split of a source, validated, in normal form, with stable ids, sorted by id.
 
 An id is the source's own or the digest of the row's content and its occurrence, never a line number:
-moving rows about changes nothing behind this product.
+moving rows about changes nothing behind this product. Rows are sorted in runs of some megabytes, which
+are merged: memory does not grow with the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
+import orjson
 from pydantic import TypeAdapter
 
 from workflow.errors import BuildError
 from workflow.formats import BadRow, Row, reader
-from workflow.formats.reading import records
+from workflow.formats.reading import Items, Lines, blocks
+from workflow.processes import in_order
 from workflow.progress import say
 from workflow.recipe.dataset import Source
-from workflow.store.address import ADDRESS, address_of, canonical
+from workflow.store.address import ADDRESS
 from workflow.store.build import Job
+from workflow.store.files import remove_tree
 
-VERSION = 1
+VERSION = 2
 ROWS = "rows.jsonl"
 LISTED = 20
 """Bad rows that are named one by one."""
+OPEN = 200
+"""Runs that are merged at once: each is an open file."""
 _AGAIN = re.compile(rf"({ADDRESS})\.\d+")
+
+
+class Found(NamedTuple):
+    """A row in a run; runs are sorted by this."""
+
+    id: str
+    line: int
+    own: bool  # else the id is the digest of the content
+    body: bytes
+
+
+@dataclass
+class Run:
+    """A sorted part of the rows, and what was wrong in that part of the source."""
+
+    path: Path
+    bad: list[tuple[int, str]] = field(default_factory=list)
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -45,70 +69,153 @@ def make(job: Job) -> dict[str, Any]:
     source: Any = TypeAdapter(Source).validate_python(
         {**{k: v for k, v in job.slice.items() if k != "split"}, "path": str(path)}
     )
+    folder = job.work / "runs"
+    remove_tree(folder)
+    folder.mkdir(parents=True)
     bad: list[str] = []
-    rows = _identified(_read(path, reader(source), source.bad_rows, bad), path)
-    if split:
-        rows = [row for row in rows if _part(row, split["test"], split["seed"]) == split["part"]]
+    runs: list[Path] = []
+    work = _Sorting(reader(source), split, source.bad_rows, folder)
+    for run in in_order(work.run, enumerate(blocks(path)), job.resources.threads):
+        _add_bad(run, bad, path, source.bad_rows)
+        runs.append(run.path)
+    with (job.out / ROWS).open("wb", buffering=1 << 20) as file:
+        rows = _write(_merged(runs), file, path)
+    remove_tree(folder)
     if not rows:
         raise BuildError(f"{path}: no rows{' in this split' if split else ''}; nothing to build from")
-    with (job.out / ROWS).open("wb") as file:
-        for row in sorted(rows, key=lambda row: row.id):
-            file.write(canonical(row.json()) + b"\n")
-    return {"rows": len(rows), "bad_rows": len(bad), "bad": bad[:LISTED]}
+    return {"rows": rows, "bad_rows": len(bad), "bad": bad[:LISTED]}
 
 
-def _read(path: Path, read: Any, allowed: int, bad: list[str]) -> Iterator[tuple[int, Row]]:
-    for line, record in records(path):
+@dataclass(frozen=True)
+class _Sorting:
+    """Turns blocks of the source into sorted runs."""
+
+    read: Callable[[Any], Iterator[Row]]
+    split: dict[str, Any] | None
+    allowed: int
+    folder: Path
+
+    def run(self, numbered: tuple[int, Lines | Items]) -> Run:
+        number, block = numbered
+        run = Run(self.folder / f"{number}")
+        found = sorted(self._rows(block, run))
+        with run.path.open("wb", buffering=1 << 20) as file:
+            _write_run(file, found)
+        return run
+
+    def _rows(self, block: Lines | Items, run: Run) -> Iterator[Found]:
+        for line, record in block.records():
+            try:
+                if isinstance(record, ValueError):
+                    raise BadRow(str(record))
+                rows = [self._found(line, row) for row in self.read(record)]
+            except BadRow as error:
+                run.bad.append((line, str(error)))
+                if len(run.bad) > self.allowed:
+                    return
+                continue
+            yield from (found for found in rows if found)
+
+    def _found(self, line: int, row: Row) -> Found | None:
         try:
-            if isinstance(record, ValueError):
-                raise BadRow(str(record))
-            found = list(read(record))
-        except BadRow as error:
-            bad.append(f"line {line}: {error}")
-            if len(bad) > allowed:
-                raise BuildError(_too_many(path, bad, allowed)) from None
-            say(f"rows: {path}:{line}: {error}; left out")
-            continue
-        yield from ((line, row) for row in found)
+            body = orjson.dumps(row.json(), option=orjson.OPT_SORT_KEYS)
+        except TypeError as error:
+            raise BadRow(f"cannot be written as JSON ({error})") from None
+        name = row.id
+        if not name:
+            name = hashlib.blake2b(body, digest_size=16).hexdigest()
+            body = body.replace(b'"id":""', f'"id":"{name}"'.encode(), 1)
+        if self.split and _part(row.group or name, self.split) != self.split["part"]:
+            return None
+        return Found(name, line, bool(row.id), body)
 
 
-def _too_many(path: Path, bad: list[str], allowed: int) -> str:
-    line, _, reason = bad[-1].removeprefix("line ").partition(": ")
-    allow = f" (this is bad row {len(bad)}, bad_rows allows {allowed})" if allowed else ""
-    return f"{path}:{line}: {reason}{allow}; correct the row, or allow some with `bad_rows`"
-
-
-def _identified(rows: Iterator[tuple[int, Row]], path: Path) -> list[Row]:
-    occurrences: Counter[str] = Counter()
-    lines: dict[str, int] = {}
-    found = []
-    for line, row in rows:
-        if not row.id:
-            row = _with_digest(row, occurrences)
-        if row.id in lines:
+def _add_bad(run: Run, bad: list[str], path: Path, allowed: int) -> None:
+    for line, reason in run.bad:
+        bad.append(f"line {line}: {reason}")
+        if len(bad) > allowed:
+            allow = f" (this is bad row {len(bad)}, bad_rows allows {allowed})" if allowed else ""
             raise BuildError(
-                f"{path}:{line}: id {row.id!r} was already used in line {lines[row.id]}; ids must be unique"
+                f"{path}:{line}: {reason}{allow}; correct the row, or allow some with `bad_rows`"
             )
-        lines[row.id] = line
-        found.append(row)
-    return found
+        say(f"rows: {path}:{line}: {reason}; left out")
 
 
-def _with_digest(row: Row, occurrences: Counter[str]) -> Row:
-    """Name a row, and its problem, by the digest of the content; equal ones are numbered from 2."""
-    content = address_of(row.json())
-    occurrences[content] += 1
-    again = "" if occurrences[content] == 1 else f".{occurrences[content]}"
-    return replace(row, id=content + again, group=None if row.group is None else row.group + again)
-
-
-def _part(row: Row, share: float, seed: int) -> str:
+def _part(name: str, split: dict[str, Any]) -> str:
     """Which split a row belongs to: a hash of its problem's id, so that growing data moves no row.
 
     Equal rows known by their digest fall into one split, whatever their occurrence.
     """
-    name = row.group or row.id
     again = _AGAIN.fullmatch(name)
-    text = f"{seed}:{again[1] if again else name}".encode()
+    text = f"{split['seed']}:{again[1] if again else name}".encode()
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
-    return "test" if drawn < share else "train"
+    return "test" if drawn < split["test"] else "train"
+
+
+def _write_run(file: IO[bytes], rows: Iterable[Found]) -> None:
+    for row in rows:
+        file.write(orjson.dumps(row[:3]) + b"\n" + row.body + b"\n")
+
+
+def _read_run(file: IO[bytes]) -> Iterator[Found]:
+    for head in file:
+        name, line, own = orjson.loads(head)
+        yield Found(name, line, own, file.readline()[:-1])
+
+
+def _merged(runs: list[Path]) -> Iterator[Found]:
+    """All rows of all runs, sorted; of many runs, OPEN become one first."""
+    while len(runs) > OPEN:
+        joined = runs[0].with_name(f"{runs[0].name}+")
+        with joined.open("wb", buffering=1 << 20) as file:
+            _write_run(file, _merged(runs[:OPEN]))
+        for run in runs[:OPEN]:
+            run.unlink()
+        runs = [*runs[OPEN:], joined]
+    with ExitStack() as stack:
+        yield from heapq.merge(
+            *[_read_run(stack.enter_context(run.open("rb", buffering=1 << 16))) for run in runs]
+        )
+
+
+def _numbered(rows: Iterator[Found]) -> Iterator[Found]:
+    """Give equal rows without an id of their own different ones."""
+    equal: list[Found] = []
+    for row in rows:
+        if equal and (row.own or row.id != equal[0].id):
+            yield from _occurrences(equal)
+            equal = []
+        if row.own:
+            yield row
+        else:
+            equal.append(row)
+    yield from _occurrences(equal)
+
+
+def _occurrences(equal: list[Found]) -> Iterator[Found]:
+    """Name a row, and its problem, by the digest of the content; equal ones are numbered from 2."""
+    again = sorted(["", *(f".{number}" for number in range(2, len(equal) + 1))])
+    for row, ending in zip(equal, again, strict=False):
+        if ending:
+            content = orjson.loads(row.body)
+            content["id"] += ending
+            if content["group"] is not None:
+                content["group"] += ending
+            body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+            row = row._replace(id=content["id"], body=body)
+        yield row
+
+
+def _write(rows: Iterator[Found], file: IO[bytes], path: Path) -> int:
+    """Write the rows of a merge, equal ones numbered; returns how many."""
+    count = 0
+    last = Found("", 0, False, b"")
+    for row in _numbered(rows):
+        if row.id <= last.id:
+            raise BuildError(
+                f"{path}:{row.line}: id {row.id!r} was already used in line {last.line}; ids must be unique"
+            )
+        file.write(row.body + b"\n")
+        count += 1
+        last = row
+    return count

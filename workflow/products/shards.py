@@ -1,50 +1,51 @@
 """shards: the rows of one split as token ids and label mask, within the recipe's limits.
 
-A training row is prompt and answer; a test row is the prompt alone.
+A training row is prompt and answer; a test row is the prompt alone. Rows are cut into shards at lines
+that their own content chooses, so that an edit moves no cut but its own; a shard that was tokenized
+before is linked, and of a shard that was not, only the rows that no neighbouring version of it knows.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
-from os.path import commonprefix
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-import orjson
-
+from workflow.encoding import Unequal
 from workflow.errors import BuildError
+from workflow.processes import in_order
 from workflow.products.rows import ROWS
-from workflow.progress import Progress
-from workflow.prompts import Message, PromptTemplate
-from workflow.rendering import Renderer, Text
+from workflow.progress import Progress, say
+from workflow.prompts import PromptTemplate
+from workflow.store.address import address_of
 from workflow.store.build import Job
-from workflow.tokens import TokenRow, write_rendering, write_shard
+from workflow.store.files import digests_of, remove_tree
+from workflow.store.pieces import Pieces
+from workflow.tokenizing import Tokenizing
+from workflow.tokens import (
+    RENDERING,
+    Shard,
+    TokenRow,
+    digest_of_line,
+    rendering_bytes,
+    shard_bytes,
+    shard_name,
+)
 
-VERSION = 1
-ROWS_PER_SHARD = 10_000
+VERSION = 2
+SHARD_BYTES = 1 << 20
+"""Bytes of rows in a shard, on average."""
+DONORS = 8
+"""Versions of a shard that are searched for rows already tokenized."""
+_ENDING = ".safetensors"
+_COUNTS = "rows tokens trained_tokens dropped truncated cut_tokens over_limit longest".split()
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Lengths in tokens; None is no limit."""
-
-    total: int | None
-    source: int | None
-    target: int | None
-
-    def excess(self, prompt: int, answer: int) -> int:
-        """Tokens of the prompt that are too many; more than the prompt has when the answer is too long."""
-        over = [0]
-        if self.total is not None:
-            over.append(prompt + answer - self.total)
-        if self.source is not None:
-            over.append(prompt - self.source)
-        if self.target is not None and answer > self.target:
-            over.append(prompt + answer)
-        return max(over)
+Span = tuple[int, int]
+"""Where a shard's lines begin in `rows.jsonl`, and how many bytes they are."""
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -57,117 +58,126 @@ def make(job: Job) -> dict[str, Any]:
         BuildError: A row cannot be rendered, a row is over the limits and the recipe says `error`, the
             tokenizer loses text, or no row is left.
     """
-    shards = _Shards(job)
-    with (job.inputs["rows"] / ROWS).open("rb") as file:
-        total = sum(1 for _ in file)
-        file.seek(0)
-        rows = map(orjson.loads, file)
-        progress, number, done = Progress("shards", total, "rows"), 0, 0
-        while batch := list(islice(rows, ROWS_PER_SHARD)):
-            kept = list(shards.tokens(batch))
-            if kept:
-                write_shard(job.out, number, kept)
-                number += 1
-            done += len(batch)
-            progress.reached(done)
-    if not number:
+    path = job.inputs["rows"] / ROWS
+    try:
+        counts, tokenized, total = _all(job, path, fast=True)
+    except Unequal:
+        say("shards: gigatoken's tokens are not those of HF tokenizers; tokenizing with the latter")
+        remove_tree(_Shards(job, path, fast=False).pieces.folder)
+        for shard in job.out.iterdir():
+            shard.unlink()
+        counts, tokenized, total = _all(job, path, fast=False)
+    if not counts["rows"]:
         raise BuildError(f"every one of {total} rows is over the limits of section prompt; raise them")
-    write_rendering(job.out, shards.renderer.rendering)
-    return dict(sorted(shards.counts.items()))
+    say(f"shards: {tokenized} of {total} rows tokenized")
+    return counts
+
+
+def spans(path: Path) -> Iterator[Span]:
+    """Cut lines into shards of SHARD_BYTES on average, each at a line that its own content chooses.
+
+    A line is the last of its shard with a probability of its length in SHARD_BYTES. To delete or add a
+    line changes the shard that it is in, and joins it with the next or divides it if the line is a last one.
+    """
+    begin = end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            if zlib.crc32(line) * SHARD_BYTES < len(line) << 32:
+                yield begin, end - begin
+                begin = end
+    if end > begin:
+        yield begin, end - begin
+
+
+def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
+    counts = dict.fromkeys(_COUNTS, 0)
+    tokenized = total = 0
+    progress, done = Progress("shards", _megabytes(path.stat().st_size), "MB"), 0
+    work = _Shards(job, path, fast)
+    for made in in_order(work.make, chain(enumerate(spans(path)), [None]), job.resources.threads):
+        counts = {n: (max if n == "longest" else int.__add__)(counts[n], made.counts[n]) for n in _COUNTS}
+        tokenized, total, done = tokenized + made.tokenized, total + made.rows, done + made.bytes
+        progress.reached(_megabytes(done))
+    return dict(sorted(counts.items())), tokenized, total
+
+
+def _megabytes(size: int) -> int:
+    return -(-size >> 20)
+
+
+class Done(NamedTuple):
+    """What came of a shard."""
+
+    bytes: int = 0
+    counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
+    rows: int = 0
+    tokenized: int = 0
 
 
 class _Shards:
-    def __init__(self, job: Job):
-        chosen = job.slice
-        self.train = chosen["split"] == "train"
-        self.overflow = chosen["overflow"]
-        self.limits = Limits(chosen["max_length"], chosen["max_source_length"], chosen["max_target_length"])
+    """Makes the shards of one job, each by itself."""
+
+    def __init__(self, job: Job, path: Path, fast: bool):
+        self.job, self.path, self.fast = job, path, fast
         self.template = PromptTemplate(job.sources["template"])
-        self.renderer = Renderer(job.inputs["tokenizer"])
-        names = "rows tokens trained_tokens dropped truncated cut_tokens over_limit longest"
-        self.counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
+        context = address_of({
+            "version": VERSION,
+            "slice": job.slice,
+            "template": self.template.meaning,
+            "tokenizer": digests_of(job.inputs["tokenizer"]),
+        })  # fmt: skip
+        self.pieces = Pieces(job.pieces / "tokens" / context, _ENDING)
+        self._marked: dict[str, list[str]] = defaultdict(list)  # digest of a first or last line -> labels
+        for label in self.pieces.found:
+            for mark in label.split("-")[:2]:
+                self._marked[mark].append(label)
+        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
 
-    def tokens(self, batch: list[dict[str, Any]]) -> Iterator[TokenRow]:
-        """The token rows of a batch, within the limits."""
-        messages = [self._messages(row) for row in batch]
-        texts = [self.renderer.text(m, row["id"]) for m, row in zip(messages, batch, strict=True)]
-        for row, turn, encoded in zip(batch, messages, self._encode(texts, batch), strict=True):
-            fitted = self._fit(row["id"], turn, encoded)
-            if fitted is not None:
-                yield self._counted(row["id"], *fitted)
+    def make(self, cut: tuple[int, Span] | None) -> Done:
+        """Make the shard of a number and span; None stands for what is not of any shard."""
+        if cut is None:
+            self._rendering()
+            return Done()
+        return self._shard(*cut)
 
-    def _messages(self, row: dict[str, Any]) -> list[Message]:
-        messages = self.template.messages(row, answer=self.train)
-        user = next(m["content"] for m in messages if m["role"] == "user")
-        if row["rendered"] is not None and user != row["rendered"]:
-            raise BuildError(
-                f"row {row['id']}: the source's own prompt is not what {self.template.path.name} makes: "
-                f"{_difference(row['rendered'], user)}"
-            )
-        return messages
+    def _rendering(self) -> None:
+        """Write what prediction must know about the tokenizer, which need not be loaded for it again."""
+        pieces, target = Pieces(self.pieces.folder, ".json"), self.job.out / RENDERING
+        if not pieces.take("rendering", target):
+            pieces.put("rendering", rendering_bytes(self.tokenizing.renderer.rendering), target)
 
-    def _encode(self, texts: list[Text], batch: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
-        ids = [row["id"] for row in batch]
-        prompts = self.renderer.encode([text.prompt for text in texts], ids)
-        answers = self.renderer.encode([text.answer for text in texts], ids)
-        stops = [[] if text.stop is None else [text.stop] for text in texts]
-        return [(p, a + s) for p, a, s in zip(prompts, answers, stops, strict=True)]
+    def _shard(self, number: int, span: Span) -> Done:
+        """Link or make a shard."""
+        with self.path.open("rb") as file:
+            file.seek(span[0])
+            body = file.read(span[1])
+        lines = body.removesuffix(b"\n").split(b"\n")
+        marks = [hashlib.blake2b(part, digest_size=8).hexdigest() for part in (lines[0], lines[-1])]
+        label = "-".join([*marks, hashlib.blake2b(body, digest_size=16).hexdigest()])
+        target = self.job.out / shard_name(number)
+        new = 0
+        if not self.pieces.take(label, target):
+            digests = [digest_of_line(line) for line in lines]
+            known = self._known(label, digests)
+            missing = [line for line, digest in zip(lines, digests, strict=True) if digest not in known]
+            made = iter(self.tokenizing.rows(missing))
+            rows = [known.get(digest) or next(made) for digest in digests]
+            self.pieces.put(label, shard_bytes(rows, digests), target)
+            new = len(missing)
+        shard = Shard(target)
+        return Done(span[1], shard.counts(), len(shard.ids), new)
 
-    def _fit(
-        self, row: str, messages: list[Message], encoded: tuple[list[int], list[int]]
-    ) -> tuple[list[int], list[int]] | None:
-        """Apply the overflow policy; None leaves the row out."""
-        prompt, answer = encoded
-        excess = self.limits.excess(len(prompt), len(answer))
-        if not excess:
-            return encoded
-        if self.overflow == "drop":
-            self.counts["dropped" if self.train else "over_limit"] += 1
-            return None if self.train else encoded
-        if self.overflow == "error" or excess >= len(prompt):
-            raise BuildError(
-                f"row {row}: {len(prompt)} prompt and {len(answer)} answer tokens are over the limits of "
-                "section prompt; raise them, or choose another `overflow`"
-            )
-        return self._truncated(row, messages, prompt, answer)
-
-    def _truncated(
-        self, row: str, messages: list[Message], prompt: list[int], answer: list[int]
-    ) -> tuple[list[int], list[int]]:
-        """Cut the last user message until the row fits; tokens at the cut may merge anew, so try again."""
-        before = len(prompt)
-        while excess := self.limits.excess(len(prompt), len(answer)):
-            user = max(i for i, m in enumerate(messages) if m["role"] == "user")
-            content = self._cut(messages[user]["content"], excess, row)
-            messages = [{**m, "content": content} if i == user else m for i, m in enumerate(messages)]
-            text = self.renderer.text(messages, row)
-            prompt = self.renderer.encode([text.prompt], [row])[0]
-        self.counts["truncated"] += 1
-        self.counts["cut_tokens"] += before - len(prompt)
-        return prompt, answer
-
-    def _cut(self, content: str, excess: int, row: str) -> str:
-        offsets = self.renderer.backend.encode(content, add_special_tokens=False).offsets
-        left = ""
-        if excess < len(offsets) and self.overflow == "truncate_left":
-            left = content[max(1, offsets[excess - 1][1]) :]  # whole characters: one may be several tokens
-        elif excess < len(offsets):
-            left = content[: min(len(content) - 1, offsets[-excess][0])]
-        if not left:
-            raise BuildError(f"row {row}: nothing of the user turn would be left; raise the limits")
-        return left
-
-    def _counted(self, row: str, prompt: list[int], answer: list[int]) -> TokenRow:
-        self.counts["rows"] += 1
-        self.counts["tokens"] += len(prompt) + len(answer)
-        self.counts["trained_tokens"] += len(answer)
-        self.counts["longest"] = max(self.counts["longest"], len(prompt) + len(answer))
-        trained = np.zeros(len(prompt) + len(answer), dtype=np.uint8)
-        trained[len(prompt) :] = 1
-        return TokenRow(row, np.array(prompt + answer, dtype=np.int32), trained, len(prompt))
-
-
-def _difference(wanted: str, found: str) -> str:
-    position = len(commonprefix([wanted, found]))
-    around = slice(max(0, position - 10), position + 20)
-    return f"at character {position} it has {wanted[around]!r}, not {found[around]!r}"
+    def _known(self, label: str, digests: list[bytes]) -> dict[bytes, TokenRow]:
+        """Rows that versions of this shard with the same first or last line have."""
+        first, last, _ = label.split("-")
+        known: dict[bytes, TokenRow] = {}
+        for donor in [*self._marked[first][-DONORS:], *self._marked[last][-DONORS:]]:
+            if not (path := self.pieces.intact(donor)):
+                continue
+            shard = Shard(path)
+            places = shard.known()
+            for digest in digests:
+                if digest not in known and digest in places:
+                    known[digest] = shard.row(places[digest])
+        return known

@@ -7,6 +7,7 @@ fields. `slice_of` reads the declaration back: what is declared is what is used.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,11 +58,17 @@ def slice_of(section: Section, product: str) -> dict[str, Any]:
 
 def _chosen(section: Section, dumped: dict[str, Any], product: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
+    for name, products in _declared(type(section)).items():
         value = getattr(section, name)
         if isinstance(value, Section):
             if inner := _chosen(value, dumped[name], product):
                 chosen[name] = inner
-        elif product in owners(field):
+        elif product in products:
             chosen[name] = dumped[name]
     return chosen
+
+
+@cache
+def _declared(section: type[Section]) -> dict[str, tuple[str, ...]]:
+    """Field -> its owners."""
+    return {name: owners(field) for name, field in section.model_fields.items()}

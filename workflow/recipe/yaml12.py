@@ -30,6 +30,9 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "!")
 
 
+_DEFAULT_TAGS = dict(zip((yaml.ScalarNode, yaml.MappingNode, yaml.SequenceNode), _TAGS, strict=False))
+
+
 class YamlError(Exception):
     """A document that cannot be read. Attributes: `line` and `column` (both from 1), `reason`."""
 
@@ -48,7 +51,11 @@ class Document:
 
 
 class _Loader(yaml.CSafeLoader):
-    yaml_implicit_resolvers: dict[str, Any] = {}  # every plain scalar stays a string; see `_scalar`
+    """Every plain scalar stays a string; see `_scalar`."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        """The tag of an untagged node, without PyYAML's search through rules of which there are none."""
+        return _DEFAULT_TAGS[kind]
 
 
 def parse(text: str) -> Document:
@@ -70,6 +77,14 @@ def parse(text: str) -> Document:
     document = Document(None)
     document.value = _Builder(document).build(node, ()) if node is not None else None
     return document
+
+
+def value_of(text: str) -> Any:
+    """The value of a document, or None where the text is not one."""
+    try:
+        return parse(text).value
+    except YamlError:
+        return None
 
 
 class _Builder:

@@ -14,6 +14,7 @@ from workflow.store.build import Job
 from workflow.store.files import read_json
 from workflow.store.records import Manifest
 from workflow.store.store import read_manifest
+from workflow.tokens import read_shards
 
 ROLES = {
     "rows_train": "training rows",
@@ -78,7 +79,10 @@ class Inputs:
 
     def lengths(self, role: str) -> Counter[int]:
         """Tokens of a row -> number of such rows."""
-        return Counter(int(record["tokens"]) for record in self.records(role, "rows.jsonl"))
+        found: Counter[int] = Counter()
+        for shard in read_shards(self.folders[role]):
+            found.update(shard.lengths.tolist())
+        return found
 
 
 def _object(line: bytes, place: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workflow.progress import duration
+from workflow.progress import duration, size
 from workflow.report.samples import KINDS
 from workflow.show import SYSTEMS
 
@@ -40,14 +40,3 @@ def number(value: Any) -> str:
     return (
         f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     )
-
-
-def size(count: Any) -> str:
-    """Bytes in the unit that leaves one to three digits before the point."""
-    if not isinstance(count, int | float):
-        return "–"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from workflow.devices import claimed
+from workflow.devices import claimed, gpu_name
 from workflow.disk import one_line
 from workflow.errors import BuildError
 from workflow.progress import duration, say
@@ -70,7 +70,7 @@ def build(store: Store, product: str, address: str, make: Make, resources: Resou
     with leased(store, [(product, address)]):
         receipts = {role: _input(store, ref.product, ref.address) for role, ref in plan.inputs.items()}
         key = key_of(plan, {role: _content(store, receipt) for role, receipt in receipts.items()})
-        with held(store.lock(product, key), label):
+        with held(store.lock(product, key), label), one_line(store.folder(product, key)):
             manifest = _reusable(store, product, key, label)
             if manifest is None:
                 job = _job(store, plan, receipts, key, resources)
@@ -230,6 +230,7 @@ def _record_run(path: Path, seconds: float, job: Job) -> None:
         "cores": os.cpu_count(),
         "threads": job.resources.threads,
         "gpus": job.resources.gpus,
+        **({"device": gpu_name()} if job.resources.gpus else {}),
         "versions": _versions(),
         **(read_json(extra) if extra.exists() else {}),
     }

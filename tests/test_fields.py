@@ -1,0 +1,110 @@
+"""Every place in every slice has a name in the recipe, and the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from workspace import RECIPE, Folder, folder
+
+from workflow.fields import field_of, flat, source_of
+from workflow.graph import Graph
+from workflow.recipe import Recipe
+from workflow.recipe.leaf import EXECUTION, SOURCE, owners
+
+COLUMNS = """\
+dataset:
+  train: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G, bad_rows: 2}
+  split: {test: 0.5, seed: 7}
+prompt: {template: prompts/tiny.jinja, max_source_length: 90, max_target_length: 9, overflow: drop}
+model: {base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dtype: float32}
+tuning: {method: full}
+training: {epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}
+sampling: {n: 1, temperature: 0, top_k: 5, max_tokens: 9, seed: 0}
+"""
+PARSED = """\
+dataset:
+  train: {path: data/c.csv, format: alpaca, parse: {field: input, pattern: '(?P<q>.*)'}}
+  test: {path: data/c.csv, format: alpaca, parse: {field: output, pattern: '(?P<a>.*)'}}
+prompt: {template: prompts/tiny.jinja, max_length: 90}
+model: {base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dtype: float32}
+tuning: {method: full}
+training: {epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}
+"""
+MIXED = RECIPE.replace(
+    "test: {path: data/test.jsonl, format: round1}",
+    "test: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G}",
+)
+PARTS_OF_A_LEAF = ("prompt", "target")  # mappings that users write: each key has a name of its own
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
+    """Recipes that have every field between them."""
+    place: Folder = folder(tmp_path_factory.mktemp("fields") / "it")
+    place.path("recipes/data/c.csv").write_text("Q,A,I,G\n")
+    for name, text in (("columns", COLUMNS), ("parsed", PARSED), ("small", MIXED)):
+        place.path(f"recipes/{name}.yaml").write_text(text)
+    return [place.graph(name) for name in ("columns", "parsed", "small", "small-base")]
+
+
+def leaves(model: Any, path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Dotted path and owners of every leaf below a section."""
+    for name, field in model.model_fields.items():
+        inner = f"{path}.{name}" if path else name
+        if owners(field):
+            yield inner, owners(field)
+        else:
+            for section in sections(field.annotation):
+                yield from leaves(section, inner)
+
+
+def sections(annotation: Any) -> Iterator[Any]:
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from sections(part)
+
+
+DECIDING = {path for path, of in leaves(Recipe) if not {EXECUTION, SOURCE} & set(of)}
+
+
+def named(graph: Graph) -> set[str]:
+    """The field behind every place in every slice of a graph."""
+    found = set()
+    for name, node in graph.products.items():
+        if node.product == "report":  # shows whole sections, sources included
+            continue
+        for place, value in flat(node.slice):
+            if value is None and place == "deepspeed":  # the section is left out
+                continue
+            field = field_of(node.product, name, node.slice, place)
+            if field:
+                head, _, last = field.rpartition(".")
+                found.add(head if head.split(".")[-1] in PARTS_OF_A_LEAF and head.count(".") == 2 else field)
+    return found
+
+
+def test_every_leaf_is_named_and_nothing_else(graphs: list[Graph]) -> None:
+    assert set.union(*map(named, graphs)) == DECIDING
+
+
+def test_values_are_those_of_the_recipe(graphs: list[Graph]) -> None:
+    """A name is right if the recipe has that very value there."""
+    greedy = ("greedy", "base")  # sample with values of their own
+    for graph in graphs:
+        recipe = dict(flat(graph.recipe.model_dump(mode="json")))
+        for name, node in graph.products.items():
+            if name in greedy or name == "model" and node.product == "merged":
+                continue
+            for place, value in flat(node.slice):
+                field = field_of(node.product, name, node.slice, place)
+                assert field is None or recipe.get(field) == value, (name, place, field)
+
+
+def test_sources_are_named() -> None:
+    assert source_of("rows", "rows_train", {}) == "dataset.train"
+    assert source_of("rows", "other/rows_test", {}) == "dataset.test"
+    assert source_of("rows", "rows_test", {"split": {"part": "test"}}) == "dataset.train"
+    assert source_of("shards", "shards_test", {"split": "test"}) == "prompt.template"
