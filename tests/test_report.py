@@ -19,7 +19,7 @@ from workflow.report.page import number, size
 from workflow.report.recipe import title
 from workflow.report.samples import SHOWN, shortened
 from workflow.store.build import Job
-from workflow.tokens import TokenRow, digest_of_line, shard_bytes
+from workflow.tokens import TokenRow, digest_of_row, shard_bytes
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x onerror=y>&amp;\u202e\ud800"
 RECIPE: dict[str, Any] = {
@@ -69,7 +69,7 @@ peft 0.20 (for rows_train,"""
 def shard(lengths: list[int]) -> bytes:
     none = np.zeros(101 + 20, np.int32)
     rows = [TokenRow(f"{i}", none[:n], none[:n].astype(np.uint8), n) for i, n in enumerate(lengths)]
-    return shard_bytes(rows, [digest_of_line(row.id.encode()) for row in rows])
+    return shard_bytes(rows, [digest_of_row(row.id.encode()) for row in rows])
 
 
 def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, Any]) -> Path:

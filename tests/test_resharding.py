@@ -49,7 +49,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
-    monkeypatch.setattr(shards, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 10)
     return Place(tmp_path, monkeypatch)
 
 
@@ -103,6 +103,18 @@ def test_an_edit_under_the_same_id_and_rows_moved_about(place: Place) -> None:
         assert place.tokenized == 1
     place.make(rows[::-1])
     assert place.tokenized == 0
+
+
+def test_what_no_message_shows_changes_no_byte(place: Place) -> None:
+    rows = some(100)
+    _, out = place.make(rows)
+    told = [
+        {**one, "gold": f'"id":"{i}","index":', "prompt": {**one["prompt"], "unused": i}}
+        for i, one in enumerate(rows)
+    ]
+    _, other = place.make(told)
+    assert place.tokenized == 0
+    assert read(out) == read(other)
 
 
 def test_a_comment_in_the_template_tokenizes_nothing(place: Place) -> None:

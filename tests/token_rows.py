@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from workflow.encoding import Encoded
+from workflow.store.address import canonical
 from workflow.store.build import Job, Resources
 from workflow.tokens import (
     RENDERING,
     Rendering,
     TokenRow,
-    digest_of_line,
+    digest_of_row,
     rendering_bytes,
     shard_bytes,
     shard_name,
@@ -26,7 +26,9 @@ TEMPLATE = "{% block user %}{{ text }}{% endblock %}{% block assistant %}{{ answ
 def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
     """A row of `rows.jsonl`."""
     return {
+        "gold": None,
         "id": f"r{number:03d}",
+        "index": 0,
         "prompt": {"text": text},
         "target": {"answer": answer},
         "rendered": rendered,
@@ -46,7 +48,7 @@ def job(
     total, source, target = limits if isinstance(limits, tuple) else (limits, None, None)
     for name in ("rows", "out"):
         (tmp_path / name).mkdir(exist_ok=True, parents=True)
-    (tmp_path / "rows/rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "rows/rows.jsonl").write_bytes(b"".join(canonical(r) + b"\n" for r in rows))
     (tmp_path / "p.jinja").write_text(TEMPLATE)
     chosen = {
         "split": split, "overflow": overflow,
@@ -66,7 +68,7 @@ def job(
 
 def write_shard(folder: Path, number: int, rows: Sequence[TokenRow]) -> None:
     """Write one shard, with digests that only tell its rows apart."""
-    digests = [digest_of_line(row.id.encode()) for row in rows]
+    digests = [digest_of_row(row.id.encode()) for row in rows]
     (folder / shard_name(number)).write_bytes(shard_bytes(rows, digests))
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,7 +19,7 @@ from workflow.bounds import shared_bounds
 from workflow.errors import BuildError
 from workflow.prompts import Message, PromptTemplate
 from workflow.rendering import Renderer, Text
-from workflow.tokens import TokenRow
+from workflow.tokens import TokenRow, digest_of_row
 
 Tokens = NDArray[np.int32]
 
@@ -44,6 +44,14 @@ class Limits:
         return over
 
 
+class Asked(NamedTuple):
+    """A row's messages; the digest stands for them and the id, and so for all that its tokens tell."""
+
+    id: str
+    messages: list[Message]
+    digest: bytes
+
+
 class Tokenizing:
     """Renders and tokenizes rows as one plan of `shards` asks."""
 
@@ -61,20 +69,33 @@ class Tokenizing:
         gc.freeze()  # the libraries are here to stay: no collection need walk through them (a tenth faster)
         return renderer
 
-    def rows(self, lines: Sequence[bytes]) -> list[TokenRow]:
-        """The token rows of some lines of `rows.jsonl`, those that are left out too.
+    def asked(self, lines: Sequence[bytes]) -> list[Asked]:
+        """What some lines of `rows.jsonl` ask, by the prompt template.
+
+        Raises:
+            BuildError: A row cannot be rendered.
+        """
+        with shared_bounds():
+            return [self._asked(orjson.loads(line)) for line in lines]
+
+    def _asked(self, row: dict[str, Any]) -> Asked:
+        messages = self._messages(row)
+        body = orjson.dumps([row["id"], messages], option=orjson.OPT_SORT_KEYS)
+        return Asked(row["id"], messages, digest_of_row(body))
+
+    def rows(self, asked: Sequence[Asked]) -> list[TokenRow]:
+        """The token rows, those that are left out too.
 
         Raises:
             BuildError: A row cannot be rendered, or is over the limits and may not be changed.
         """
-        if not lines:
+        if not asked:
             return []
-        rows = [orjson.loads(line) for line in lines]
         renderer = self.renderer
         with shared_bounds():
-            messages = [self._messages(row) for row in rows]
-            texts = [renderer.text(m, row["id"]) for m, row in zip(messages, rows, strict=True)]
-        ids = [row["id"] for row in rows]
+            texts = [renderer.text(one.messages, one.id) for one in asked]
+        ids = [one.id for one in asked]
+        messages = [one.messages for one in asked]
         prompts, answers = self._encode(texts, ids)
         return [self._fit(*parts) for parts in zip(ids, messages, prompts, answers, strict=True)]
 

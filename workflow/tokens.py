@@ -12,7 +12,7 @@ A shard's tensors, for its R rows (those left out included, with no tokens):
 - `trained` uint8 [tokens / 8]: one bit per token (np.packbits), 1 where the label counts
 - `offsets` int64 [R + 1], `prompt_tokens` int32 [R]
 - `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens` int32 [R]: what the limits did
-- `digests` uint8 [R, 16]: blake2b-128 of the row's line in `rows.jsonl`
+- `digests` uint8 [R, 16]: blake2b-128 of the row's id and messages
 - `ids` uint8: the row ids as a JSON list
 """
 
@@ -57,9 +57,9 @@ class Rendering:
     pad_token_id: int
 
 
-def digest_of_line(line: bytes) -> bytes:
-    """blake2b-128 of a row's line, 16 bytes."""
-    return hashlib.blake2b(line, digest_size=16).digest()
+def digest_of_row(asked: bytes) -> bytes:
+    """blake2b-128 of a row's id and messages (JSON), 16 bytes."""
+    return hashlib.blake2b(asked, digest_size=16).digest()
 
 
 def shard_name(number: int) -> str:
@@ -128,7 +128,7 @@ class Shard:
         )
 
     def known(self) -> dict[bytes, int]:
-        """Digest of a row's line -> its place."""
+        """Digest of a row's id and messages -> its place."""
         digests = self.tensors["digests"].tobytes()
         return {digests[16 * i : 16 * i + 16]: i for i in range(len(self.ids))}
 

@@ -1,8 +1,9 @@
 """shards: the rows of one split as token ids and label mask, within the recipe's limits.
 
-A training row is prompt and answer; a test row is the prompt alone. Rows are cut into shards at lines
-that their own content chooses, so that an edit moves no cut but its own; a shard that was tokenized
-before is linked, and of a shard that was not, only the rows that no neighbouring version of it knows.
+A training row is prompt and answer; a test row is the prompt alone. Rows are cut into shards where their
+own ids say, so that an edit moves no cut but its own; a shard that was tokenized before is linked, and of a
+shard that was not, only the rows that no neighbouring version of it knows. The files hold what messages
+tell and nothing else of a row: a label corrected in a column that no prompt shows changes none.
 """
 
 from __future__ import annotations
@@ -30,17 +31,16 @@ from workflow.tokens import (
     RENDERING,
     Shard,
     TokenRow,
-    digest_of_line,
     rendering_bytes,
     shard_bytes,
     shard_name,
 )
 
 VERSION = 2
-SHARD_BYTES = 1 << 20
-"""Bytes of rows in a shard, on average."""
+SHARD_ROWS = 1000
+"""Rows in a shard, on average."""
 DONORS = 8
-"""Versions of a shard that are searched for rows already tokenized."""
+"""Shards that begin or end at one row and are searched for rows already tokenized."""
 _ENDING = ".safetensors"
 _COUNTS = "rows tokens trained_tokens dropped truncated cut_tokens over_limit longest".split()
 
@@ -74,20 +74,31 @@ def make(job: Job) -> dict[str, Any]:
 
 
 def spans(path: Path) -> Iterator[Span]:
-    """Cut lines into shards of SHARD_BYTES on average, each at a line that its own content chooses.
+    """Cut lines into shards of SHARD_ROWS on average; a row is the last of its shard if its id says so.
 
-    A line is the last of its shard with a probability of its length in SHARD_BYTES. To delete or add a
-    line changes the shard that it is in, and joins it with the next or divides it if the line is a last one.
+    To delete or add a row changes the shard that it is in, and joins it with the next or divides it if the
+    row is a last one. To edit a row under its id moves no cut.
     """
     begin = end = 0
     with path.open("rb") as file:
         for line in file:
             end += len(line)
-            if zlib.crc32(line) * SHARD_BYTES < len(line) << 32:
+            if zlib.crc32(_id(line)) * SHARD_ROWS < 1 << 32:
                 yield begin, end - begin
                 begin = end
     if end > begin:
         yield begin, end - begin
+
+
+def _id(line: bytes) -> bytes:
+    """A row's id, as canonical JSON has it: no text before it can hold these quotes without a backslash."""
+    begin = line.index(b'"id":"') + 6
+    return line[begin : line.index(b'","index":', begin)]
+
+
+def _mark(line: bytes) -> str:
+    """What a row is known by in the names of shards that it begins or ends."""
+    return hashlib.blake2b(_id(line), digest_size=8).hexdigest()
 
 
 def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
@@ -128,7 +139,7 @@ class _Shards:
             "tokenizer": digests_of(job.inputs["tokenizer"]),
         })  # fmt: skip
         self.pieces = Pieces(job.pieces / "tokens" / context, _ENDING)
-        self._marked: dict[str, list[str]] = defaultdict(list)  # digest of a first or last line -> labels
+        self._marked: dict[str, list[str]] = defaultdict(list)  # digest of a first or last id -> labels
         for label in self.pieces.found:
             for mark in label.split("-")[:2]:
                 self._marked[mark].append(label)
@@ -153,14 +164,16 @@ class _Shards:
             file.seek(span[0])
             body = file.read(span[1])
         lines = body.removesuffix(b"\n").split(b"\n")
-        marks = [hashlib.blake2b(part, digest_size=8).hexdigest() for part in (lines[0], lines[-1])]
-        label = "-".join([*marks, hashlib.blake2b(body, digest_size=16).hexdigest()])
+        label = "-".join([
+            *(_mark(lines[0]), _mark(lines[-1])), hashlib.blake2b(body, digest_size=16).hexdigest()
+        ])  # fmt: skip
         target = self.job.out / shard_name(number)
         new = 0
         if not self.pieces.take(label, target):
-            digests = [digest_of_line(line) for line in lines]
-            known = self._known(label, digests)
-            missing = [line for line, digest in zip(lines, digests, strict=True) if digest not in known]
+            asked = self.tokenizing.asked(lines)
+            digests = [one.digest for one in asked]
+            known = self._known(lines, set(digests))
+            missing = [one for one in asked if one.digest not in known]
             made = iter(self.tokenizing.rows(missing))
             rows = [known.get(digest) or next(made) for digest in digests]
             self.pieces.put(label, shard_bytes(rows, digests), target)
@@ -168,16 +181,14 @@ class _Shards:
         shard = Shard(target)
         return Done(span[1], shard.counts(), len(shard.ids), new)
 
-    def _known(self, label: str, digests: list[bytes]) -> dict[bytes, TokenRow]:
-        """Rows that versions of this shard with the same first or last line have."""
-        first, last, _ = label.split("-")
+    def _known(self, lines: list[bytes], wanted: set[bytes]) -> dict[bytes, TokenRow]:
+        """Rows that shards have which began or ended at one of these lines."""
         known: dict[bytes, TokenRow] = {}
-        for donor in [*self._marked[first][-DONORS:], *self._marked[last][-DONORS:]]:
-            if not (path := self.pieces.intact(donor)):
-                continue
-            shard = Shard(path)
-            places = shard.known()
-            for digest in digests:
-                if digest not in known and digest in places:
-                    known[digest] = shard.row(places[digest])
+        for line in lines if self._marked else []:
+            for donor in self._marked.get(_mark(line), [])[-DONORS:]:
+                if len(known) < len(wanted) and (path := self.pieces.intact(donor)):
+                    shard = Shard(path)
+                    places = shard.known()
+                    found = (wanted & places.keys()) - known.keys()
+                    known |= {digest: shard.row(places[digest]) for digest in found}
         return known
