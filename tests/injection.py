@@ -143,7 +143,7 @@ def unflushed(points: list[Point], root: Path) -> list[str]:
         elif point.name in RENAMES:
             old, new = paths
             moved = {path for path in dirty if path == old or path.startswith(old + "/")}
-            if ".tmp/" in new:
+            if ".tmp/" in os.path.relpath(new, root):
                 dirty = dirty - moved | {path.replace(old, new, 1) for path in moved}
                 continue
             found += [f"{path} was not flushed before its rename" for path in sorted(moved)]

@@ -25,7 +25,7 @@ from wholeness import torn
 from workspace import Folder
 from zygote import Zygote
 
-EXAMPLES, STEPS = 12, 28
+EXAMPLES, STEPS = 14, 30
 LOSSES = {
     "stamps": ("store", "*/*.stamp"),
     "receipts": ("store", "*/" + "[0-9a-f]" * 32 + ".json"),
@@ -76,7 +76,7 @@ class Histories(RuleBasedStateMachine):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.lost |= what in ("folders", "receipts")
 
-    @rule(after=st.floats(0.1, 2.0))
+    @rule(after=st.floats(0.1, 1.2))
     def kill_a_build(self, after: float) -> None:
         self.count()
         run = start(self.zygote, self.place, *WANTED)
