@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_predictions import manifest
 
 from workflow.errors import BuildError
 from workflow.products.report import make
@@ -21,7 +22,7 @@ from workflow.report.samples import SHOWN, shortened
 from workflow.store.build import Job
 from workflow.tokens import TokenRow, digest_of_row, shard_bytes
 
-HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x onerror=y>&amp;\u202e\ud800"
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x onerror=y>&amp;\u202e"
 RECIPE: dict[str, Any] = {
     "voting": {
         "answer": {"pattern": "answer: ([A-D])", "match": "last"},
@@ -76,15 +77,11 @@ def folder(root: Path, product: str, files: dict[str, Any], counts: dict[str, An
     """A product's folder: bytes stay, lists become JSON lines, other values JSON."""
     path = root / hashlib.blake2b(product.encode(), digest_size=16).hexdigest()
     path.mkdir(parents=True)
-    listed = {}
     for name, content in files.items():
         lines = content if isinstance(content, list) else [content]
         text = content if isinstance(content, bytes) else "".join(json.dumps(x) + "\n" for x in lines)
-        data = text if isinstance(text, bytes) else text.encode()
-        (path / name).write_bytes(data)
-        listed[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (path / "manifest.json").write_text(json.dumps({"files": listed, "counts": counts}))
-    return path
+        (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return manifest(path, counts)
 
 
 def rows() -> list[dict[str, Any]]:

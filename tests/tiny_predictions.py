@@ -30,10 +30,10 @@ SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
 SYMBOLS = ["<pad>", "<start>", "<end>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 
 
-def manifest(folder: Path) -> Path:
+def manifest(folder: Path, counts: dict[str, Any] | None = None) -> Path:
     """Write the manifest that a product's folder has in the store."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    found = Manifest.model_validate({"files": digests_of(folder), "counts": {}})
+    found = Manifest.model_validate({"files": digests_of(folder), "counts": counts or {}})
     write_atomic(folder / MANIFEST, canonical(found.model_dump(mode="json")) + b"\n")
     return folder
 
