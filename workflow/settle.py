@@ -158,9 +158,11 @@ def settle(store: Store, node: Node, settled: Needs | None = None) -> None:
     settled = {} if settled is None else settled
     problems: list[str] = []
     for inner in node.closure(settled):
-        store.write_plan(inner.product, inner.address, inner.asked)
         settled[inner.address] = {}
-        if not _set_stamp(store, inner):
+        built = _set_stamp(store, inner)
+        if not built or not store.file(inner.product, inner.address, ".plan.json").exists():
+            store.write_plan(inner.product, inner.address, inner.asked)
+        if not built:
             settled[inner.address] = inner.inputs
             problems += problems_of(inner)
             sources = {role: os.path.abspath(path) for role, path in inner.sources.items()}

@@ -36,7 +36,7 @@ from workflow.tokens import (
     shard_name,
 )
 
-VERSION = 2
+VERSION = 1
 SHARD_ROWS = 1000
 """Rows in a shard, on average."""
 DONORS = 8

@@ -101,10 +101,8 @@ class Store:
         return plan
 
     def write_plan(self, product: str, address: str, plan: dict[str, Any]) -> None:
-        """Write a plan (as `Plan` has it in JSON) unless it is there."""
-        path = self.file(product, address, ".plan.json")
-        if not path.exists():
-            write_atomic(path, canonical(plan) + b"\n")
+        """Write a plan (as `Plan` has it in JSON); the same bytes are left alone, damaged ones replaced."""
+        write_if_changed(self.file(product, address, ".plan.json"), canonical(plan) + b"\n")
 
     def where(self, product: str, address: str) -> dict[str, Any]:
         """How and from where a plan is to run now: `{"sources": {role: path}, "execution": {...}}`.
