@@ -149,6 +149,7 @@ def started(place: Folder, targets: list[str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_make_each_product_once(place: Folder) -> None:
     assert place.planned("results/small/report.html")["shards"] == 3  # this writes the plans
     nodes = [place.graph("small").node(name) for name in ("shards_train", "shards_test", "overlap")]

@@ -169,6 +169,7 @@ def test_a_running_job_keeps_its_inputs_until_it_ends(tmp_path: Path, killed: bo
     assert [path.name for path in (store.root / "leases").iterdir()] == ["guard.lock"]
 
 
+@pytest.mark.slow
 def test_a_real_build_is_left_alone(tmp_path: Path) -> None:
     """Nothing that Snakemake has drawn goes while it runs, though its recipe is gone by then."""
     import subprocess

@@ -119,6 +119,7 @@ def test_a_full_disk_in_a_job(small: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0 and "made in" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_a_build(small: Path, tmp_path: Path) -> None:
     place, ballast = folder(tmp_path / "it"), fill(small)
     line = [*command("results/small/overlap.json"), "--dry-run"]
