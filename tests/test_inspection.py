@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow import settle
+from workflow import forgetting, settle
 from workflow.cli import main
 from workflow.errors import BuildError
 from workflow.graph import Draw, Node
@@ -106,7 +106,7 @@ def test_forget_makes_the_next_build_make_it_again() -> None:
     node, store = rows(), Store.here()
     receipt = store.built("rows", node.address)
     assert receipt is not None
-    said = settle.forget("x", "rows_test").splitlines()
+    said = forgetting.forget("x", "rows_test").splitlines()
     assert said[0] == f"removed {store.file('rows', node.address, '.json')}"  # the receipt goes first
     assert store.built("rows", node.address) is None
     assert not store.stamp("rows", node.address).exists()
@@ -119,14 +119,14 @@ def test_forget_drops_half_made_work() -> None:
     node, store = rows(), Store.here()
     receipt = store.built("rows", node.address)
     assert receipt is not None
-    settle.forget("x", "rows_test")
+    forgetting.forget("x", "rows_test")
     (store.work(receipt.key) / "checkpoint").mkdir(parents=True)
-    assert settle.forget("x", "rows_test") == f"removed {store.work(receipt.key)}"
+    assert forgetting.forget("x", "rows_test") == f"removed {store.work(receipt.key)}"
 
 
 def test_forget_of_nothing_says_so() -> None:
-    assert "nothing to forget" in settle.forget("x", "rows_test")
-    assert "nothing to forget" in settle.forget("x", "shards_test")  # its inputs are not there either
+    assert "nothing to forget" in forgetting.forget("x", "rows_test")
+    assert "nothing to forget" in forgetting.forget("x", "shards_test")  # its inputs are not there either
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_forget_of_nothing_says_so() -> None:
 )
 def test_forget_refuses_what_is_not_there(recipe: str, product: str) -> None:
     with pytest.raises(BuildError):
-        settle.forget(recipe, product)
+        forgetting.forget(recipe, product)
 
 
 def test_folders_of_read_only_files_can_be_forgotten() -> None:
@@ -143,7 +143,7 @@ def test_folders_of_read_only_files_can_be_forgotten() -> None:
     assert receipt is not None
     files = list(Store.here().folder("rows", receipt.key).iterdir())
     assert not any(os.stat(file).st_mode & 0o222 for file in files)
-    settle.forget("x", "rows_test")
+    forgetting.forget("x", "rows_test")
     assert not any(file.exists() for file in files)
 
 
@@ -155,5 +155,5 @@ def test_forget_drops_the_pieces_that_the_product_used() -> None:
         path = store.pieces / "rows" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert f"removed {store.pieces / 'rows' / 'used'}" in settle.forget("x", "rows_test").splitlines()
+    assert f"removed {store.pieces / 'rows' / 'used'}" in forgetting.forget("x", "rows_test").splitlines()
     assert [path.name for path in (store.pieces / "rows").iterdir()] == ["unused"]

@@ -239,7 +239,7 @@ def _lock(options: argparse.Namespace) -> None:
 
 
 def _forget(options: argparse.Namespace) -> None:
-    from workflow.settle import forget
+    from workflow.forgetting import forget
 
     print(forget(options.recipe, options.product))
 

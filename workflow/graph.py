@@ -140,7 +140,8 @@ class Draw:
         try:
             return Graph(recipe, _Products(self, recipe, path).all())
         except BuildError as error:
-            raise BuildError(_placed(path, error)) from None
+            placed = str(error).startswith(str(path))
+            raise BuildError(str(error) if placed else f"{path}: {error}") from None
 
     def digests(self, sources: dict[str, Path], expected: str | None = None) -> dict[str, str]:
         """Role -> SHA-256 of each source file; one that is not there is known by `expected` alone."""
@@ -152,11 +153,6 @@ class Draw:
                 return expected
             self._digests[path] = source_digest(path, self.store.root / "digests.sqlite")
         return self._digests[path]
-
-
-def _placed(path: Path, error: BuildError) -> str:
-    """The error with the recipe it belongs to in front, unless it names that already."""
-    return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 
 class _Products:
@@ -174,9 +170,8 @@ class _Products:
                 found[f"rows_{split}"] = rows = self._rows(split)
                 found[f"shards_{split}"] = self._shards(split, rows, found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
-            found["overlap"] = Node(
-                "overlap", inputs={"train": found["rows_train"], "test": found["rows_test"]}
-            )
+            both = {"train": found["rows_train"], "test": found["rows_test"]}
+            found["overlap"] = Node("overlap", inputs=both)
         if recipe.tuning:
             found["adapter"] = self._adapter(found)
             found["merged"] = self._merged(found)
@@ -300,6 +295,4 @@ class _Products:
 
 
 def _has_split(dataset: Dataset, split: str) -> bool:
-    if split == "train":
-        return dataset.train is not None
-    return dataset.test is not None or dataset.split is not None
+    return bool(dataset.train if split == "train" else dataset.test or dataset.split)
