@@ -86,16 +86,14 @@ def ours(folder: Path, backend: str) -> Made:
         sys.modules["gigatoken"] = None  # type: ignore[assignment]
     from workflow.graph import Draw
     from workflow.products import MAKERS
+    from workflow.settle import settle
     from workflow.store.build import Resources, build
     from workflow.store.store import Store
 
     os.chdir(folder)
     store, seconds, last = Store(Path("store")), {}, time.monotonic()
     node = Draw(store).recipe("bench").node("shards_train")
-    for inner in node.closure():
-        store.write_plan(inner.plan)
-        sources = {role: str(path.resolve()) for role, path in inner.sources.items()}
-        store.write_where(inner.product, inner.address, {"sources": sources, "execution": {}})
+    settle(store, node)
     seconds["draw"] = time.monotonic() - last
     for inner in node.closure():
         last = time.monotonic()

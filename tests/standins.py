@@ -31,6 +31,7 @@ from workflow.store.address import canonical
 from workflow.store.build import Job, Resources, build
 from workflow.store.files import write_atomic
 from workflow.store.store import Store, read_manifest
+from workflow.tokens import read_rows
 
 STEPS = 3
 
@@ -74,7 +75,7 @@ def predictions(job: Job) -> dict[str, Any]:
     records, draws = job.work / "records.jsonl", job.slice["sampling"]["n"]
     known = content(job, "shards", "model")
     finished = _recovered(records)
-    ids = [row["id"] for row in map(json.loads, (job.inputs["shards"] / "rows.jsonl").open("rb"))]
+    ids = [row.id for row in read_rows(job.inputs["shards"])]
     with records.open("ab", buffering=0) as file:
         for row in ids:
             if row not in finished:
