@@ -74,13 +74,17 @@ class Truth:
 
 
 def products(place: Folder) -> dict[str, tuple[str, str]]:
-    """`<product> <key>` -> the manifest's digest, of all that the shown files of `small` are made from."""
+    """`<product> <key>` -> the manifest's digest, of the shown files of `small` and what they are made from.
+
+    What is lost behind a finished product is not needed, and may not be there.
+    """
     graph, found = place.graph("small"), {}
     for name in ("voted", "scores", "adapter", "overlap"):
-        for node in graph.node(name).closure():
-            receipt = place.store.built(node.product, node.address)
-            assert receipt, f"{node.product} is not built"
-            found[f"{node.product} {receipt.key}"] = (node.address, receipt.manifest.content)
+        shown = graph.node(name)
+        assert place.store.built(shown.product, shown.address), f"{name} is not built"
+        for node in shown.closure():
+            if receipt := place.store.built(node.product, node.address):
+                found[f"{node.product} {receipt.key}"] = (node.address, receipt.manifest.content)
     return found
 
 

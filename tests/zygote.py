@@ -29,7 +29,7 @@ import json, os, socket, sys
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
 env = dict(os.environ)
-del env["TUNEMAKE_JOB"]  # the job is another process: its guard must not take us for something that it started
+del env["TUNEMAKE_JOB"]  # the job's guard must not take us for something that it started
 request = {{"program": "tunemake", "arguments": sys.argv[1:], "cwd": os.getcwd(), "env": env}}
 socket.send_fds(connection, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
 answer = connection.makefile()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,18 +30,24 @@ def shows(target: Path, receipt: Receipt) -> bool:
 
 
 def weigh(target: Path, stamp: Path, note: Path, fresh: bool) -> None:
-    """Make stamp and note no newer than a fresh target, and the note newer than a stale one."""
+    """Make stamp and note no newer than a fresh target, and a stale one older than the note.
+
+    None of them is of the future then, unless a fresh target is: Snakemake refuses outputs that are older
+    than their inputs.
+    """
     if not os.path.lexists(target):
         return
-    published = target.lstat().st_mtime_ns
+    now = time.time_ns()
     if fresh:
-        _lower((stamp, note), published)
+        published = target.lstat().st_mtime_ns
+        not_after(stamp, published)
+        not_after(note, published)
     else:
-        newer = max(time.time_ns(), published + SECOND)
-        os.utime(note, ns=(newer, newer))
+        os.utime(note, ns=(now, now))
+        not_after(target, now - SECOND)
 
 
-def _lower(paths: Iterable[Path], limit: int) -> None:
-    for path in paths:
-        if path.stat().st_mtime_ns > limit:
-            os.utime(path, ns=(limit, limit))
+def not_after(path: Path, limit: int) -> None:
+    """Lower the mtime of a file or link to `limit` (ns) if it is later."""
+    if path.lstat().st_mtime_ns > limit:
+        os.utime(path, ns=(limit, limit), follow_symlinks=False)

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from time import time_ns
 from typing import Any, NoReturn
 
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
-from workflow.freshness import shows, weigh
+from workflow.freshness import not_after, shows, weigh
 from workflow.graph import Draw, Graph, Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
@@ -86,10 +87,10 @@ def published_from(wildcards: Any) -> dict[str, str]:
 
 
 def _weigh(store: Store, node: Node, target: Path, note: Path) -> None:
-    """Decide here whether a product that is built is published again."""
-    if not _settled()[node.address] and (receipt := store.built(node.product, node.address)):
-        stamp_of = store.stamp(node.product, node.address)
-        weigh(target, stamp_of, note, fresh=shows(target, receipt))
+    """Decide here whether a product is published again."""
+    receipt = store.built(node.product, node.address)
+    fresh = receipt is not None and shows(target, receipt)
+    weigh(target, store.stamp(node.product, node.address), note, fresh)
 
 
 @cache
@@ -180,6 +181,7 @@ def _set_stamp(store: Store, node: Node) -> bool:
         return False
     if not path.exists():
         stamp(store, receipt)
+    not_after(path, time_ns())  # a clock was set back: what is made from it must not look older
     return True
 
 
