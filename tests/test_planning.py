@@ -164,6 +164,17 @@ def test_a_copied_recipe_shares_what_it_does_not_change(built: Folder) -> None:
     assert built.planned("results/other/voted.jsonl", *TARGETS) == expected
 
 
+def test_ten_recipes_make_shared_products_once(tmp_path: Path) -> None:
+    place = folder(tmp_path / "w")
+    for rank in range(1, 11):
+        place.path(f"recipes/r{rank}.yaml").write_text(RECIPE.replace("r: 8", f"r: {rank}"))
+    own = dict.fromkeys(("merged", "predictions", "voted", "publish"), 10)
+    base = {"tokenizer": 1, "model": 1, "adapter": 1 + 10, "merged": 1 + 10}
+    shared = {"rows": 3, "shards": 3}  # training and test rows, and the base's
+    files = [f"results/r{rank}/voted.jsonl" for rank in range(1, 11)]
+    assert place.planned(*files) == own | shared | base
+
+
 def test_edit_and_revert_publish_again_and_no_more(built: Folder) -> None:
     old = built.path(VOTED).read_text()
     voting(built)
