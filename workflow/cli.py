@@ -52,17 +52,31 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     new.set_defaults(run=_new)
     lock = commands.add_parser("lock", help="write the hub's newest commit where a recipe says `unpinned`")
     lock.add_argument("recipe", type=Path, help="recipe file")
-    lock.add_argument(
-        "--data", action="store_true", help="write the SHA-256 of data files that lack one, too"
-    )
+    lock.add_argument("--data", action="store_true", help="also write the SHA-256 of data files without one")
     lock.set_defaults(run=_lock)
+    _keeping(commands)
+    table = commands.add_parser("table", help="print the published scores of a recipe as a table")
+    table.add_argument("recipe", help="recipe name")
+    table.set_defaults(run=_table)
+    schema = commands.add_parser("schema", help="write the JSON Schemas and the field reference")
+    schema.add_argument("--folder", type=Path, default=Path("schemas"), help="where to (default: schemas)")
+    schema.set_defaults(run=_schema)
+    puzzles = commands.add_parser("puzzles", help="print generated logic puzzles, round1 rows as JSON lines")
+    puzzles.add_argument("--count", type=int, required=True, help="number of puzzles")
+    puzzles.add_argument("--seed", type=int, default=0, help="seed; another one gives other puzzles")
+    puzzles.add_argument("--split", choices=("train", "test"), default="train", help="no puzzle is in both")
+    puzzles.add_argument("--factors", type=int, nargs=2, default=(2, 9), help="smallest and largest factor")
+    puzzles.set_defaults(run=_puzzles)
+    doctor = commands.add_parser("doctor", help="check versions, GPUs, disk and known-bad combinations")
+    doctor.set_defaults(run=_doctor)
+
+
+def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     forget = commands.add_parser("forget", help="drop a product; the next build makes it again")
     forget.add_argument("recipe", help="recipe name")
     forget.add_argument("product", help="product name, e.g. adapter")
     forget.set_defaults(run=_forget)
-    verify = commands.add_parser(
-        "verify", help="compare results, byte for byte, with what they were made from"
-    )
+    verify = commands.add_parser("verify", help="compare results byte for byte with what made them")
     verify.add_argument("path", type=Path, help="a published file, or results/<recipe>")
     verify.add_argument(
         "--rebuild",
@@ -79,20 +93,6 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--keep", metavar="RECIPE", nargs="+", default=[], help="spare these though their results are gone"
     )
     gc.set_defaults(run=_gc)
-    table = commands.add_parser("table", help="print the published scores of a recipe as a table")
-    table.add_argument("recipe", help="recipe name")
-    table.set_defaults(run=_table)
-    schema = commands.add_parser("schema", help="write the JSON Schemas and the field reference")
-    schema.add_argument("--folder", type=Path, default=Path("schemas"), help="where to (default: schemas)")
-    schema.set_defaults(run=_schema)
-    puzzles = commands.add_parser("puzzles", help="print generated logic puzzles, round1 rows as JSON lines")
-    puzzles.add_argument("--count", type=int, required=True, help="number of puzzles")
-    puzzles.add_argument("--seed", type=int, default=0, help="seed; another one gives other puzzles")
-    puzzles.add_argument("--split", choices=("train", "test"), default="train", help="no puzzle is in both")
-    puzzles.add_argument("--factors", type=int, nargs=2, default=(2, 9), help="smallest and largest factor")
-    puzzles.set_defaults(run=_puzzles)
-    doctor = commands.add_parser("doctor", help="check versions, GPUs, disk and known-bad combinations")
-    doctor.set_defaults(run=_doctor)
 
 
 def _explaining(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
