@@ -155,7 +155,7 @@ def test_every_kind_of_change_is_named(
 
 def test_a_new_version_of_tunemake(built: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     before = VERSIONS["voted"]
-    monkeypatch.setattr("workflow.products.voted.VERSION", before + 1)
+    monkeypatch.setitem(VERSIONS, "voted", before + 1)
     assert why(built)["voted"] == f"not built: tunemake's version of voted {before} -> {before + 1}"
 
 

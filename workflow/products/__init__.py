@@ -1,37 +1,41 @@
-"""One module per product: `make(job)` fills a folder and returns counts; `VERSION` counts its semantics.
+"""One module per product: `make(job)` fills a folder and returns counts.
 
 A module knows neither Snakemake nor the command line, and imports heavy libraries only inside functions.
-It is imported when it is needed: a job that finds its product made starts quickly.
+It is imported when it is needed: drawing a graph needs none, a job its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
 
 from workflow.store.build import Make
 
-PRODUCTS = (
-    *("rows", "overlap", "tokenizer", "model", "shards", "adapter"),
-    *("merged", "predictions", "voted", "scores", "report"),
-)
+VERSIONS = {
+    "rows": 1,
+    "overlap": 1,
+    "tokenizer": 1,
+    "model": 1,
+    "shards": 1,
+    "adapter": 1,
+    "merged": 1,
+    "predictions": 1,
+    "voted": 1,
+    "scores": 1,
+    "report": 1,
+}
+"""Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
+
+PRODUCTS = tuple(VERSIONS)
 """In the order of the flow."""
 
-Value = TypeVar("Value")
 
-
-class _OfModules(Mapping[str, Value]):
-    """Product -> what its module calls `name`."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __getitem__(self, product: str) -> Value:
-        if product not in PRODUCTS:
+class _Makers(Mapping[str, Make]):
+    def __getitem__(self, product: str) -> Make:
+        if product not in VERSIONS:
             raise KeyError(product)
-        found: Any = getattr(import_module(f"workflow.products.{product}"), self.name)
-        return found  # type: ignore[no-any-return]
+        make: Make = import_module(f"workflow.products.{product}").make
+        return make
 
     def __iter__(self) -> Iterator[str]:
         return iter(PRODUCTS)
@@ -40,8 +44,5 @@ class _OfModules(Mapping[str, Value]):
         return len(PRODUCTS)
 
 
-MAKERS: Mapping[str, Make] = _OfModules("make")
+MAKERS: Mapping[str, Make] = _Makers()
 """Product -> the function that makes it."""
-
-VERSIONS: Mapping[str, int] = _OfModules("VERSION")
-"""Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""

@@ -25,7 +25,6 @@ from workflow.store.files import read_json
 from workflow.training.checkpoints import newest_whole
 from workflow.training.spec import Batching, Spec, batching
 
-VERSION = 1
 POLL = 0.2
 """Seconds between two looks at the ranks."""
 

@@ -24,7 +24,6 @@ from workflow.store.build import Job
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1
 MB = 1_000_000
 Report = Callable[[int, int], None]
 Config = dict[str, Any]  # of adapter_config.json

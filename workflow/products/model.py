@@ -12,8 +12,6 @@ from workflow.hub import fetch
 from workflow.models import model_files, tokenizer_files
 from workflow.store.build import Job
 
-VERSION = 1
-
 
 def make(job: Job) -> dict[str, Any]:
     """Link the model's files into `job.out`.

@@ -19,7 +19,6 @@ from workflow.results import AskedRow, read_records
 from workflow.store.address import canonical
 from workflow.store.build import Job
 
-VERSION = 1
 OVERLAP = "overlap.json"
 Pairs = list[tuple[str, str]]
 Digests = tuple[bytes, bytes]

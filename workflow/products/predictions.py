@@ -16,6 +16,7 @@ from typing import Any
 from workflow.draws import Draws, Wanted, prompt_digest
 from workflow.engine import Draw, Engine, Question, Setup, position_limit, require_vllm, seed_of
 from workflow.errors import BuildError
+from workflow.products import VERSIONS
 from workflow.progress import Progress, say
 from workflow.recipe.answers import Sampling
 from workflow.recipe.training import Execution
@@ -25,7 +26,6 @@ from workflow.store.files import write_atomic
 from workflow.store.store import read_manifest
 from workflow.tokens import TokenRow, read_rendering, read_rows
 
-VERSION = 1
 RECORDS = 1
 """Version of the lines that draws are kept in: another one does not read them."""
 PREDICTIONS, RUN = "predictions.jsonl", "run.json"
@@ -84,7 +84,7 @@ def context(job: Job) -> str:
     asked = {name: value for name, value in job.slice["sampling"].items() if name != "n"}
     model = read_manifest(job.inputs["model"]).content
     stops = read_rendering(job.inputs["shards"]).stop_token_ids
-    versions = {"version": VERSION, "records": RECORDS}
+    versions = {"version": VERSIONS["predictions"], "records": RECORDS}
     return address_of({**versions, "model": model, "sampling": asked, "stop_token_ids": stops})
 
 

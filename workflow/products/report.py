@@ -17,7 +17,6 @@ from workflow.report.training import read_training
 from workflow.report.verdict import notes, read_scores, verdict
 from workflow.store.build import Job
 
-VERSION = 1
 REPORT = "report.html"
 
 

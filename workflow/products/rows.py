@@ -29,7 +29,6 @@ from workflow.store.address import ADDRESS
 from workflow.store.build import Job
 from workflow.store.files import remove_tree
 
-VERSION = 1
 ROWS = "rows.jsonl"
 LISTED = 20
 """Bad rows that are named one by one."""

@@ -29,7 +29,6 @@ from workflow.schemas import check
 from workflow.store.build import Job
 from workflow.voting import Reader
 
-VERSION = 1
 TESTS = {
     "greedy_vs_base": ("greedy", "base"),
     "voted_vs_single": ("voted", "single"),

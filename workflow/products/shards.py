@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from workflow.encoding import Unequal
 from workflow.errors import BuildError
 from workflow.processes import in_order
+from workflow.products import VERSIONS
 from workflow.products.rows import ROWS
 from workflow.progress import Progress, say
 from workflow.prompts import PromptTemplate
@@ -36,7 +37,6 @@ from workflow.tokens import (
     shard_name,
 )
 
-VERSION = 1
 SHARD_ROWS = 1000
 """Rows in a shard, on average."""
 DONORS = 8
@@ -133,7 +133,7 @@ class _Shards:
         self.job, self.path, self.fast = job, path, fast
         self.template = PromptTemplate(job.sources["template"])
         context = address_of({
-            "version": VERSION,
+            "version": VERSIONS["shards"],
             "slice": job.slice,
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),

@@ -10,8 +10,6 @@ from workflow.hub import fetch
 from workflow.models import tokenizer_files
 from workflow.store.build import Job
 
-VERSION = 1
-
 
 def make(job: Job) -> dict[str, Any]:
     """Copy the tokenizer's files into `job.out`.

@@ -14,8 +14,6 @@ from workflow.store.address import canonical
 from workflow.store.build import Job
 from workflow.voting import Reader, vote
 
-VERSION = 1
-
 
 def make(job: Job) -> dict[str, Any]:
     """Write `voted.jsonl`, and `submission.jsonl` where the rows are questions of problems.
