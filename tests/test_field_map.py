@@ -11,7 +11,8 @@ import pytest
 from test_schemas import FIELDS, LEAVES
 
 from tests import workspace
-from workflow.graph import Graph, Node
+from workflow.graph import Graph
+from workflow.node import Node
 from workflow.recipe.leaf import EXECUTION, SOURCE, owners
 from workflow.settle import settle
 from workflow.store.address import canonical, sha256_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,19 +52,13 @@ def struck(case: Case) -> list[str]:
 
 @pytest.mark.slow
 @needs_strace
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_a_full_disk_at_any_write_of_a_product(
-    product: str, made: Folder, zygote: Zygote, tmp_path: Path
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [*((Case.of_product, name) for name in PRODUCTS), *((Case.of_publishing, name) for name in PUBLISHED)],
+    ids=[*PRODUCTS, *(f"publishing {name}" for name in PUBLISHED)],
+)
+def test_a_full_disk_at_any_write(
+    case: Callable[..., Case], name: str, made: Folder, zygote: Zygote, tmp_path: Path
 ) -> None:
-    wrong = struck(Case.of_product(zygote, made, product, tmp_path / "it"))
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.slow
-@needs_strace
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_full_disk_at_any_write_of_publishing(
-    name: str, made: Folder, zygote: Zygote, tmp_path: Path
-) -> None:
-    wrong = struck(Case.of_publishing(zygote, made, name, tmp_path / "it"))
+    wrong = struck(case(zygote, made, name, tmp_path / "it"))
     assert not wrong, "\n".join(wrong)

@@ -10,8 +10,9 @@ import pytest
 from workflow import forgetting, settle
 from workflow.cli import main
 from workflow.errors import BuildError
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
 from workflow.inspection import describe
+from workflow.node import Node
 from workflow.products import MAKERS
 from workflow.store.build import Resources, build
 from workflow.store.store import Store

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from workspace import Folder, folder, pretend
 
-from workflow.graph import Node
+from workflow.node import Node
 from workflow.state import Look, in_flow, names
 
 

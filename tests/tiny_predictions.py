@@ -18,7 +18,6 @@ from workflow import engine
 from workflow.engine import Draw, Question
 from workflow.products import predictions
 from workflow.recipe.answers import Sampling
-from workflow.store.address import canonical
 from workflow.store.build import Job, Resources
 from workflow.store.files import digests_of, write_atomic
 from workflow.store.records import Manifest
@@ -34,7 +33,7 @@ def manifest(folder: Path, counts: dict[str, Any] | None = None) -> Path:
     """Write the manifest that a product's folder has in the store."""
     (folder / MANIFEST).unlink(missing_ok=True)
     found = Manifest.model_validate({"files": digests_of(folder), "counts": counts or {}})
-    write_atomic(folder / MANIFEST, canonical(found.model_dump(mode="json")) + b"\n")
+    write_atomic(folder / MANIFEST, found.body)
     return folder
 
 

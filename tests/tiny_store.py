@@ -12,7 +12,6 @@ from killing import Family
 from workspace import environment
 
 from workflow.products import VERSIONS
-from workflow.store.address import canonical
 from workflow.store.build import verify
 from workflow.store.files import digests_of
 from workflow.store.records import InputRef, Manifest, Plan, Receipt, key_of
@@ -71,7 +70,7 @@ def _put(store: Store, product: str, content: Path) -> InputRef:
     if not folder.exists():
         shutil.copytree(content, folder, ignore=shutil.ignore_patterns(MANIFEST))
         manifest = Manifest.model_validate({"files": digests_of(folder), "counts": {}})
-        (folder / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
+        (folder / MANIFEST).write_bytes(manifest.body)
         store.write_plan(product, plan.address, plan.model_dump(mode="json"))
         receipt = Receipt(product=product, address=plan.address, key=key, manifest=manifest)
         store.write_receipt(receipt)

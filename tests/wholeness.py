@@ -13,9 +13,8 @@ from pathlib import Path
 from workspace import Folder
 
 from workflow.errors import BuildError
-from workflow.graph import Node
+from workflow.node import Node
 from workflow.products import PRODUCTS
-from workflow.store.address import canonical
 from workflow.store.build import verify
 from workflow.store.files import read_json
 from workflow.store.records import Receipt
@@ -61,7 +60,7 @@ def _look(store: Store, product: str, path: Path) -> None:
     if kind in (".json", ".stamp"):
         receipt = Receipt.model_validate(value)
         assert (receipt.product, receipt.address) == (product, address), "of another address"
-        body = canonical(receipt.manifest.model_dump(mode="json")) + b"\n"
+        body = receipt.manifest.body
         manifest = store.folder(product, receipt.key) / MANIFEST
         assert manifest.exists() and manifest.read_bytes() == body, "its folder is another one"
 

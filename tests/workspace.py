@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.graph import Draw, Graph, Node
+from workflow.graph import Draw, Graph
+from workflow.node import Node
 from workflow.publish import publish
 from workflow.settle import PUBLISHED, settle
-from workflow.store.address import canonical
 from workflow.store.files import digests_of
 from workflow.store.records import Manifest, Receipt, key_of
 from workflow.store.store import MANIFEST, Store
@@ -209,7 +209,7 @@ def _pretend(store: Store, node: Node, text: str | None) -> None:
         (target / name).write_text(own if text is None else text)
     (target / MANIFEST).unlink(missing_ok=True)
     manifest = Manifest.model_validate({"files": digests_of(target), "counts": {}})
-    (target / MANIFEST).write_bytes(canonical(manifest.model_dump(mode="json")) + b"\n")
+    (target / MANIFEST).write_bytes(manifest.body)
     store.write_plan(node.product, node.address, node.asked)
     store.write_receipt(Receipt(product=node.product, address=node.address, key=key, manifest=manifest))
 

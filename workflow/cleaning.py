@@ -129,7 +129,7 @@ def _of_recipes(store: Store, folder: Path, notes: list[str]) -> set[Ref]:
     draw, found = Draw(store, folder), set[Ref]()
     for path in sorted(folder.glob("*.yaml")):
         try:
-            nodes = [n for top in draw.recipe(path.stem).products.values() for n in top.closure()]
+            nodes = draw.recipe(path.stem).nodes.values()
         except BuildError as error:
             notes.append(f"{str(error).splitlines()[0]}; kept: what this recipe published and planned last")
             continue

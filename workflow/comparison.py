@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from workflow.changes import Change, differences
 from workflow.earlier import Other, matched, side_of
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
+from workflow.node import Node
 from workflow.state import names
 from workflow.store.records import InputRef
 

@@ -10,7 +10,7 @@ from typing import Any
 from workflow.earlier import plan_of
 from workflow.errors import BuildError
 from workflow.fields import flat
-from workflow.graph import Node
+from workflow.node import Node
 from workflow.progress import duration
 from workflow.state import Look
 from workflow.store.files import read_json

@@ -10,7 +10,8 @@ from workflow.comparison import Comparison
 from workflow.earlier import Drawn, LastBuild, Other
 from workflow.errors import BuildError
 from workflow.fields import flat
-from workflow.graph import Draw, Graph, Node
+from workflow.graph import Draw, Graph
+from workflow.node import Node
 from workflow.settle import RESULTS
 from workflow.state import in_flow
 from workflow.store.store import Store

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from workflow.changes import Side
 from workflow.errors import BuildError
-from workflow.graph import Graph, Node
+from workflow.graph import Graph
+from workflow.node import Node
 from workflow.settle import PUBLISHED, RESULTS
 from workflow.store.files import read_json
 from workflow.store.records import InputRef, Plan
@@ -37,7 +38,7 @@ class Drawn:
     def __init__(self, graph: Graph):
         """Compare with all products of `graph`."""
         self.starts = {name: ref_to(node) for name, node in graph.products.items()}
-        self.nodes = {inner.address: inner for node in graph.products.values() for inner in node.closure()}
+        self.nodes = graph.nodes
 
     def inputs(self, ref: InputRef) -> Mapping[str, InputRef]:
         """As drawn."""

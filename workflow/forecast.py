@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from workflow.costs import Cost, Costs, total
 from workflow.earlier import LastBuild, matched
 from workflow.errors import BuildError
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
+from workflow.node import Node
 from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
 from workflow.state import Look, names
 from workflow.store.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workflow.graph import Node
+from workflow.node import Node
 from workflow.settle import PUBLISHED, graph, next_key
 from workflow.store.files import remove_tree
 from workflow.store.locks import held
@@ -30,7 +30,7 @@ def forget(recipe: str, product: str) -> str:
     key = known.key if known else next_key(store, node)
     if key is None:
         return f"{recipe}: {product} is not built, there is nothing to forget"
-    with held(store.root / node.product / f"{key}.lock", f"{node.product} {node.address[:8]}"):
+    with held(store.lock(node.product, key), f"{node.product} {node.address[:8]}"):
         for path in _behind(store, recipe, node):
             path.unlink(missing_ok=True)
         doomed = [receipt, store.stamp(node.product, node.address), store.folder(node.product, key)]

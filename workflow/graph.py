@@ -5,73 +5,23 @@ Drawing reads the recipe and its sources and writes nothing; `workflow.settle` t
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from workflow.errors import BuildError
 from workflow.models import model_files, tokenizer_files
-from workflow.products import VERSIONS
+from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.training import RecipeBase, ScratchBase
 from workflow.sources import source_digest
-from workflow.store.address import address_of
-from workflow.store.records import Plan
 from workflow.store.store import Store
 
 EXECUTED = ("adapter", "predictions")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One product of the graph."""
-
-    product: str
-    slice: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Node] = field(default_factory=dict)
-    sources: dict[str, Path] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    execution: dict[str, Any] = field(default_factory=dict)
-    recipe: str = ""  # file of a recipe that asks for it, for messages
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Everything that decides the address, as the plan has it in JSON."""
-        inputs = {role: {"product": n.product, "address": n.address} for role, n in self.inputs.items()}
-        asked = {"product": self.product, "version": VERSIONS[self.product], "slice": self.slice}
-        return {**asked, "inputs": inputs, "sources": self.digests}
-
-    @property
-    def plan(self) -> Plan:
-        """The same as a validated record."""
-        return Plan.model_validate(self.asked)
-
-    @cached_property
-    def address(self) -> str:
-        """The node's address, 32 hex digits."""
-        return address_of(self.asked)
-
-    def closure(self, without: Container[str] = ()) -> list[Node]:
-        """This node and all it is made from, inputs first, each address once.
-
-        Args:
-            without: Addresses that are left out, with what they are made from.
-        """
-        seen: dict[str, Node] = {}
-
-        def visit(node: Node) -> None:
-            if node.address not in seen and node.address not in without:
-                for inner in node.inputs.values():
-                    visit(inner)
-                seen[node.address] = node
-
-        visit(self)
-        return list(seen.values())
 
 
 @dataclass(frozen=True)
@@ -90,6 +40,14 @@ class Graph:
         if product not in self.products:
             raise BuildError(f"{product}: {_why_not(self.recipe, product)}")
         return self.products[product]
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """Address -> node of all products and of what they are made from, inputs first."""
+        found: dict[str, Node] = {}
+        for top in self.products.values():
+            found |= {node.address: node for node in top.closure(found)}
+        return found
 
 
 def _why_not(recipe: Recipe, product: str) -> str:
@@ -151,7 +109,7 @@ class Draw:
         if path not in self._digests:
             if expected and not path.is_file():
                 return expected
-            self._digests[path] = source_digest(path, self.store.root / "digests.sqlite")
+            self._digests[path] = source_digest(path, self.store.digests)
         return self._digests[path]
 
 

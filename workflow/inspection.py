@@ -33,6 +33,5 @@ def describe(path: Path, width: int | None = None) -> tuple[str, list[str]]:
 
 
 def _stops(store: Store, graph: Graph) -> list[str]:
-    nodes = {inner.address: inner for node in graph.products.values() for inner in node.closure()}
-    unbuilt = [node for node in nodes.values() if not store.built(node.product, node.address)]
+    unbuilt = [node for node in graph.nodes.values() if not store.built(node.product, node.address)]
     return list(dict.fromkeys(problem for node in unbuilt for problem in problems_of(node)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.costs import Cost, cost_in
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
+from workflow.node import Node
 from workflow.progress import duration, size
 from workflow.state import Look, in_flow, names
 from workflow.store.store import Store
@@ -94,7 +95,10 @@ def terminal(draw: Draw, recipe: str, width: int | None = None) -> str:
         recipe: Its name.
         width: Columns; longer lines are cut. None: nothing is cut.
     """
-    found = facts(draw, recipe)
+    return _drawn(facts(draw, recipe), width)
+
+
+def _drawn(found: Sequence[Fact], width: int | None) -> str:
     tree = list(_tree(found))
     rows = [HEADER, *((label, fact.short, *fact.state, _others(fact, found)) for label, fact in tree)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -133,11 +137,11 @@ def _others(fact: Fact, found: Sequence[Fact]) -> str:
     return ", ".join(others)
 
 
-def logs(draw: Draw, recipe: str) -> str:
+def _logs(found: Sequence[Fact]) -> str:
     """Where the job of each product wrote its log, for those that ran in this folder."""
-    found = [(fact.name, fact.log) for fact in facts(draw, recipe) if fact.log]
-    column = max((len(name) for name, _ in found), default=0) + 2
-    return "\n".join(f"{name:<{column}}{log}" for name, log in found)
+    written = [(fact.name, fact.log) for fact in found if fact.log]
+    column = max((len(name) for name, _ in written), default=0) + 2
+    return "\n".join(f"{name:<{column}}{log}" for name, log in written)
 
 
 def mermaid(draw: Draw, recipe: str) -> str:
@@ -160,6 +164,6 @@ def mermaid(draw: Draw, recipe: str) -> str:
 
 def show(recipe: str, folder: Path, store: Store, width: int | None = None) -> str:
     """The tree, and below it the logs."""
-    draw = Draw(store, folder)
-    written = logs(draw, recipe)
-    return terminal(draw, recipe, width) + (f"\n\n{written}" if written else "")
+    found = facts(Draw(store, folder), recipe)
+    written = _logs(found)
+    return _drawn(found, width) + (f"\n\n{written}" if written else "")

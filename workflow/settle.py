@@ -19,14 +19,15 @@ from typing import Any, NoReturn
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
 from workflow.freshness import not_after, shows, weigh
-from workflow.graph import Draw, Graph, Node
+from workflow.graph import Draw, Graph
+from workflow.node import Node
 from workflow.recipe.training import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import write_if_changed
 from workflow.store.leases import Ref, keep
-from workflow.store.records import Receipt, key_of
+from workflow.store.records import Receipt, key_from
 from workflow.store.roots import write_root
-from workflow.store.store import MANIFEST, Store, read_manifest
+from workflow.store.store import Store, read_manifest
 
 RESULTS = Path("results")
 
@@ -76,11 +77,11 @@ def published_from(wildcards: Any) -> dict[str, str]:
     note = RESULTS / wildcards.recipe / ".addresses" / name
     try:
         node = graph(wildcards.recipe).node(PUBLISHED[name][0])
-        claimed = _claim(wildcards.recipe)
+        _claim(wildcards.recipe)
         settle(store, node, _settled())
         write_if_changed(note, f"{node.product} {node.address}\n".encode())
         _weigh(store, node, RESULTS / wildcards.recipe / name, note)
-        write_root(store, RESULTS / wildcards.recipe, wildcards.recipe, planned=claimed)
+        _root(wildcards.recipe)
     except BuildError as error:
         _stop(error)
     return {"stamp": str(store.stamp(node.product, node.address)), "address": str(note)}
@@ -96,12 +97,15 @@ def _weigh(store: Store, node: Node, target: Path, note: Path) -> None:
 @cache
 def _claim(recipe: str) -> list[Ref]:
     """Keep `tunemake gc` from all that a recipe needs for as long as this build runs."""
-    store, nodes = Store.here(), dict[str, Node]()
-    for top in graph(recipe).products.values():
-        nodes |= {node.address: node for node in top.closure(nodes)}
-    refs = [(node.product, node.address) for node in nodes.values()]
-    keep(store, refs)  # before any receipt is looked at
+    refs = [(node.product, node.address) for node in graph(recipe).nodes.values()]
+    keep(Store.here(), refs)  # before any receipt is looked at
     return refs
+
+
+@cache
+def _root(recipe: str) -> None:
+    """Say in the store what this recipe asked for, once its first file is known to be buildable."""
+    write_root(Store.here(), RESULTS / recipe, recipe, planned=_claim(recipe))
 
 
 def drawn() -> list[str]:
@@ -191,10 +195,10 @@ def linked(store: Store, node: Node) -> Receipt | None:
     Its folder is there, made for another address; only the receipt is written, and no job is queued.
     """
     key = next_key(store, node)
-    folder = store.folder(node.product, key) if key else None
-    if key is None or folder is None or not (folder / MANIFEST).is_file():
+    if key is None or not store.has(node.product, key):
         return None
-    receipt = Receipt(product=node.product, address=node.address, key=key, manifest=read_manifest(folder))
+    manifest = read_manifest(store.folder(node.product, key))
+    receipt = Receipt(product=node.product, address=node.address, key=key, manifest=manifest)
     store.write_receipt(receipt)
     return receipt
 
@@ -251,13 +255,13 @@ def next_key(store: Store, node: Node, known: Callable[[Node], str | None] | Non
     Raises:
         BuildError: A record of an input is damaged.
     """
-    contents: dict[str, str] = {}
-    for role, inner in node.inputs.items():
+
+    def content(role: str) -> str | None:
+        inner = node.inputs[role]
         key = known(inner) if known else _built_key(store, inner)
-        if key is None:
-            return None
-        contents[role] = read_manifest(store.folder(inner.product, key)).content
-    return key_of(node.plan, contents)
+        return read_manifest(store.folder(inner.product, key)).content if key else None
+
+    return key_from(node.plan, content)
 
 
 def _built_key(store: Store, node: Node) -> str | None:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from workflow.errors import BuildError
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
+from workflow.node import Node
 from workflow.products import VERSIONS
 from workflow.recipe.training import RecipeBase
 from workflow.settle import next_key
@@ -64,7 +65,7 @@ class Look:
             )
         except BuildError:  # a damaged record: the build says so
             return None
-        return key if key and (self.store.folder(node.product, key) / MANIFEST).is_file() else None
+        return key if key and self.store.has(node.product, key) else None
 
     def needed(self, targets: Iterable[Node]) -> dict[str, Node]:
         """What a build of `targets` makes or links, inputs first: address -> node.

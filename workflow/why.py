@@ -17,7 +17,8 @@ from workflow.comparison import Comparison
 from workflow.costs import Cost, Costs, total
 from workflow.earlier import LastBuild
 from workflow.errors import BuildError
-from workflow.graph import Draw, Node
+from workflow.graph import Draw
+from workflow.node import Node
 from workflow.settle import NOTHING, PUBLISHED, RESULTS, last_files, problems_of
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef

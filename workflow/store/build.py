@@ -85,8 +85,7 @@ def build(store: Store, product: str, address: str, make: Make, resources: Resou
 
 def stamp(store: Store, receipt: Receipt) -> None:
     """Write the stamp that tells Snakemake the product is there."""
-    body = canonical(receipt.model_dump(mode="json")) + b"\n"
-    write_atomic(store.stamp(receipt.product, receipt.address), body)
+    write_atomic(store.stamp(receipt.product, receipt.address), receipt.body)
 
 
 def _input(store: Store, product: str, address: str) -> Receipt:
@@ -213,7 +212,7 @@ def filled(make: Make, job: Job) -> Manifest:
     """Make the product, write its manifest and flush both to disk."""
     counts = make(job)
     manifest = Manifest.model_validate({"files": digests_of(job.out), "counts": counts})
-    write_atomic(job.out / MANIFEST, canonical(manifest.model_dump(mode="json")) + b"\n")
+    write_atomic(job.out / MANIFEST, manifest.body)
     seal(job.out)
     return manifest
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from workflow.errors import BuildError
 from workflow.store.leases import Ref
-from workflow.store.records import Plan, Receipt, key_of
+from workflow.store.records import Plan, Receipt, key_from
 from workflow.store.store import Store
 
 
@@ -52,10 +52,9 @@ def _receipt(store: Store, ref: Ref) -> Receipt | None:
 
 
 def _key(plan: Plan, receipts: dict[Ref, Receipt | None]) -> str | None:
-    contents: dict[str, str] = {}
-    for role, inner in plan.inputs.items():
+    def content(role: str) -> str | None:
+        inner = plan.inputs[role]
         receipt = receipts.get((inner.product, inner.address))
-        if receipt is None:
-            return None
-        contents[role] = receipt.manifest.content
-    return key_of(plan, contents)
+        return receipt.manifest.content if receipt else None
+
+    return key_from(plan, content)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from workflow.store.address import ADDRESS, address_of
+from workflow.store.address import ADDRESS, address_of, canonical
 
 HEX32 = f"^{ADDRESS}$"
 HEX64 = r"^[0-9a-f]{64}$"
@@ -16,6 +17,11 @@ class Record(BaseModel):
     """A record of the store: unknown keys are errors, values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def body(self) -> bytes:
+        """The bytes of its file: canonical JSON and a newline."""
+        return canonical(self.model_dump(mode="json")) + b"\n"
 
 
 class Sealed(Record):
@@ -87,3 +93,13 @@ def key_of(plan: Plan, contents: dict[str, str]) -> str:
     """The key of a plan whose inputs turned out to have these contents (role -> digest)."""
     asked = plan.model_dump(mode="json", exclude={"inputs"})
     return address_of({**asked, "contents": contents})
+
+
+def key_from(plan: Plan, content: Callable[[str], str | None]) -> str | None:
+    """The same, asking for the content of each role; None, and no more is asked, where one is not known."""
+    contents: dict[str, str] = {}
+    for role in plan.inputs:
+        if (found := content(role)) is None:
+            return None
+        contents[role] = found
+    return key_of(plan, contents)

@@ -57,6 +57,10 @@ class Store:
         """Cache of file digests (see `workflow.sources`); may be deleted at any time."""
         return self.root / "digests.sqlite"
 
+    def has(self, product: str, key: str) -> bool:
+        """Whether a finished folder is there."""
+        return (self.folder(product, key) / MANIFEST).is_file()
+
     def lock(self, product: str, key: str) -> Path:
         """The lock of a key: whoever makes or deletes its folder holds it."""
         return self.root / product / f"{key}.lock"
@@ -139,7 +143,7 @@ class Store:
     def write_receipt(self, receipt: Receipt) -> None:
         """Write a receipt; equal bytes are left alone."""
         path = self.file(receipt.product, receipt.address, ".json")
-        write_if_changed(path, canonical(receipt.model_dump(mode="json")) + b"\n")
+        write_if_changed(path, receipt.body)
 
     def built(self, product: str, address: str) -> Receipt | None:
         """The receipt of an address whose folder is there; contents are not read.
@@ -152,9 +156,7 @@ class Store:
         except BuildError as error:
             say(f"{error}; it is not used")
             return None
-        if receipt and (self.folder(product, receipt.key) / MANIFEST).is_file():
-            return receipt
-        return None
+        return receipt if receipt and self.has(product, receipt.key) else None
 
 
 @cache
@@ -193,6 +195,6 @@ def read_record(model: type[AnyRecord], name: str, path: Path) -> AnyRecord:
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise BuildError(f"{path}: damaged or edited ({reason}); delete it and build again") from None
-    if canonical(record.model_dump(mode="json")) + b"\n" != path.read_bytes():
+    if record.body != path.read_bytes():
         raise BuildError(f"{path}: damaged or edited (not as it was written); delete it and build again")
     return record
