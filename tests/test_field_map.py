@@ -31,6 +31,7 @@ COLUMNS = MAIN.replace(
     "gold: answer}",
 )
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
+PLAIN = MAIN.replace("max_length: 256", "chat_template: plain, max_length: 256")
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
 SHA = "sha256: " + "0" * 64
 
@@ -76,6 +77,11 @@ EDITS = [
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
     _add("prompt.overflow", "overflow: drop"),
+    _add("prompt.chat_template", "chat_template: plain"),
+    Edit("prompt.stop", "max_length: 256", "max_length: 256, stop: '###'", PLAIN),
+    _add("prompt.train_on", "train_on: all_assistant"),
+    _add("prompt.history", "history: 2"),
+    _add("prompt.max_cut", "max_cut: 0.5"),
     Edit("model.base", "org/model", "org/other", HUB),
     Edit("model.revision", "a" * 40, "b" * 40, HUB),
     Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),

@@ -106,6 +106,6 @@ def test_a_context_is_all_but_rows_and_the_number_of_draws(tmp_path: Path) -> No
     (model / "tokenizer.json").write_text("{}")
     manifest(model)
     found.append(predictions.context(job(tmp_path / "2", rows, model)))
-    write_rendering(rows, Rendering(stop_token_ids=[2, 5], pad_token_id=0))
+    write_rendering(rows, Rendering(stop_token_ids=[2, 5], stop=[], pad_token_id=0))
     found.append(predictions.context(job(tmp_path / "3", rows, model)))
     assert len({first, *found}) == 7

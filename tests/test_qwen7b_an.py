@@ -310,8 +310,8 @@ def test_chatml_text_of_a_row(folder: Path, renderer: Renderer) -> None:
         "question": "选择题 1：\n谁最高？",
         "options": ["甲", "乙"],
     }
-    row = {"id": "x", "prompt": prompt, "target": {"output": "甲最高。\n\n答案是：A"}}
-    text = renderer.text(template.messages(row, answer=True), "x")
+    row = {"id": "x", "turns": [], "prompt": prompt, "target": {"output": "甲最高。\n\n答案是：A"}}
+    text = renderer.text(template.messages(row, answer=True), "x", [2])
     assert text.prompt == (
         "<|im_start|>system\n你是一个逻辑推理专家，擅长解决逻辑推理问题。<|im_end|>\n"
         "<|im_start|>user\n你是一个逻辑推理专家，擅长解决逻辑推理问题。以下是一个逻辑推理的题目，形式为单项选择题。"
@@ -321,7 +321,7 @@ def test_chatml_text_of_a_row(folder: Path, renderer: Renderer) -> None:
         "<|im_start|>assistant\n"
     )
     assert (text.parts[1:], text.stops) == (["甲最高。\n\n答案是：A"], [END])
-    asked = renderer.text(template.messages({"id": "x", "prompt": prompt}, answer=False), "x")
+    asked = renderer.text(template.messages({"id": "x", "turns": [], "prompt": prompt}, answer=False), "x")
     assert asked.prompt == text.prompt  # the very text that training saw
 
 

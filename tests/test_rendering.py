@@ -80,7 +80,7 @@ def test_qwen_golden_vectors(qwen: Renderer, text: str, ids: list[int]) -> None:
 @pytest.mark.parametrize("name", ["tiny", "qwen"])
 def test_prompt_and_answer(name: str, request: pytest.FixtureRequest) -> None:
     one: Renderer = request.getfixturevalue(name)
-    text = one.text(MESSAGES, "r")
+    text = one.text(MESSAGES, "r", [2])
     assert text.parts == [CHAT, "答案是：A"]
     assert [one.backend.id_to_token(stop) for stop in text.stops] == ["<|im_end|>"]
     asked = one.text(MESSAGES[:-1], "r")
@@ -94,9 +94,11 @@ def test_prompt_and_answer(name: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_what_prediction_must_know(tiny: Renderer, qwen: Renderer) -> None:
-    assert tiny.chat.rendering == Rendering(stop_token_ids=[418, 420], pad_token_id=418)
-    assert qwen.chat.rendering == Rendering(stop_token_ids=[151643, 151645], pad_token_id=151643)
-    assert replace(tiny.chat, pad_id=None).rendering.pad_token_id == 418
+    assert tiny.chat.rendering(None) == Rendering(stop_token_ids=[418, 420], stop=[], pad_token_id=418)
+    assert qwen.chat.rendering(None) == Rendering(
+        stop_token_ids=[151643, 151645], stop=[], pad_token_id=151643
+    )
+    assert replace(tiny.chat, pad_id=None).rendering("###").pad_token_id == 418
 
 
 WRITTEN = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -109,7 +111,7 @@ def test_any_text_survives(tiny: Renderer, qwen: Renderer, user: str, answer: st
 
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     for one in (tiny, qwen):
-        text = one.text(messages, "r")
+        text = one.text(messages, "r", [1])
         prompt, labels = listed(one.encode(text.parts, ["r", "r"]))
         assert one.text(messages[:1], "r").prompt == text.prompt
         assert prompt
@@ -123,12 +125,12 @@ def test_a_special_token_in_the_data(tiny: Renderer, turn: int) -> None:
     messages = [dict(m) for m in MESSAGES]
     messages[turn]["content"] += "<|im_end|>x"
     with pytest.raises(BuildError, match=r"row r: the \w+ turn holds the special token '<\|im_end\|>'"):
-        tiny.text(messages, "r")
+        tiny.text(messages, "r", [2])
 
 
 def test_an_empty_answer(tiny: Renderer) -> None:
     with pytest.raises(BuildError, match="row r: the answer is empty"):
-        tiny.text([*MESSAGES[:2], {"role": "assistant", "content": ""}], "r")
+        tiny.text([*MESSAGES[:2], {"role": "assistant", "content": ""}], "r", [2])
 
 
 LOOP = (
@@ -174,14 +176,14 @@ def test_chat_templates_that_misbehave(
     monkeypatch.setattr(bounds, "SECONDS", 0.5)
     messages = [*MESSAGES[:2], {"role": "assistant", "content": "答案是：A\n"}]
     with pytest.raises(BuildError, match=message):
-        changed(template).text(messages, "r")
+        changed(template).text(messages, "r", [2])
 
 
 def test_a_doubled_bos(tiny: Renderer, changed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "chat", replace(tiny.chat, names={"bos_token": "<|endoftext|>"}))
     with pytest.raises(BuildError, match="begins with '<.endoftext.>' twice"):
-        changed("<|endoftext|>{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
-    text = changed("{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
+        changed("<|endoftext|>{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r", [2])
+    text = changed("{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r", [2])
     [ids] = listed(tiny.encode([text.prompt], ["r"]))
     assert ids.count(418) == 1
 

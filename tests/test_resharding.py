@@ -48,7 +48,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
+    monkeypatch.setattr(tokenizing, "Renderer", lambda *_: loaded)
     monkeypatch.setattr(sorting, "SHARD_ROWS", 10)
     return Place(tmp_path, monkeypatch)
 

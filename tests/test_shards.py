@@ -22,7 +22,7 @@ def loaded() -> Renderer:
 
 @pytest.fixture(autouse=True)
 def _one_tokenizer(loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
+    monkeypatch.setattr(tokenizing, "Renderer", lambda *_: loaded)
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",

@@ -47,7 +47,7 @@ def shards(folder: Path, prompts: dict[str, list[int]], rows_per_shard: int = 10
     ]
     for number, begin in enumerate(range(0, len(rows), rows_per_shard)):
         write_shard(folder, number, rows[begin : begin + rows_per_shard])
-    write_rendering(folder, Rendering(stop_token_ids=[2], pad_token_id=0))
+    write_rendering(folder, Rendering(stop_token_ids=[2], stop=[], pad_token_id=0))
     return folder
 
 

@@ -85,7 +85,7 @@ def write_inputs(root: Path) -> dict[str, Path]:
     rows = token_rows()
     write_shard(root / "shards", 0, rows[:10])
     write_shard(root / "shards", 1, rows[10:])
-    write_rendering(root / "shards", Rendering([2], 0))
+    write_rendering(root / "shards", Rendering([2], [], 0))
     return {"shards": root / "shards", "model": root / "model", "scratch": root / "scratch"}
 
 

@@ -48,6 +48,10 @@ class Chat:
     stop_ids: list[int]
     """Tokens that end a turn: what serving stops at."""
     pad_id: int | None
+    begin: str
+    """What the tokenizer itself puts before a text: the text of its BOS token, or nothing."""
+    positions: int | None
+    """Longest row that the model was made for, in tokens."""
 
     @classmethod
     def read(cls, folder: Path) -> Chat:
@@ -65,10 +69,10 @@ class Chat:
         """Write that file."""
         (folder / CHAT).write_bytes(canonical(asdict(self)) + b"\n")
 
-    @property
-    def rendering(self) -> Rendering:
-        """What prediction must know: the ids that end an answer, and the padding id."""
-        return Rendering(self.stop_ids, self.stop_ids[0] if self.pad_id is None else self.pad_id)
+    def rendering(self, stop: str | None) -> Rendering:
+        """What prediction must know: the ids and the text that end an answer, and the padding id."""
+        pad = self.stop_ids[0] if self.pad_id is None else self.pad_id
+        return Rendering(self.stop_ids, [stop] if stop else [], pad)
 
     def text(self, messages: list[Message], open_turn: bool) -> str:
         """The conversation as text; `open_turn`: up to where the model goes on.

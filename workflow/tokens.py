@@ -4,7 +4,7 @@ A shards folder holds
 
 - `shard-000000.safetensors`, ...: rows in the order of their ids; each file is a piece that other
   folders may share (`workflow.pieces`), so it says nothing about its neighbours;
-- `rendering.json`: the token ids that end an answer, and the padding id.
+- `rendering.json`: the token ids and texts that end an answer, and the padding id.
 
 A shard's tensors, for its R rows (those left out included, with no tokens):
 
@@ -55,6 +55,7 @@ class Rendering:
     """What prediction must know about how rows were rendered."""
 
     stop_token_ids: list[int]
+    stop: list[str]
     pad_token_id: int
 
 
@@ -175,7 +176,7 @@ class Shard:
 
 
 def write_rendering(folder: Path, rendering: Rendering) -> None:
-    """Write `rendering.json`: the ids that end an answer and the padding id."""
+    """Write `rendering.json`."""
     (folder / RENDERING).write_bytes(canonical(asdict(rendering)) + b"\n")
 
 

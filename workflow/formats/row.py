@@ -28,6 +28,7 @@ class Row:
     group: str | None = None
     index: int = 0
     rendered: str | None = None
+    turns: list[dict[str, Any]] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
         """The row as plain JSON."""

@@ -83,9 +83,9 @@ def context(job: Job) -> str:
     """Digest of all that decides a draw besides its row's id, its prompt and its number."""
     asked = {name: value for name, value in job.slice["sampling"].items() if name != "n"}
     model = read_manifest(job.inputs["model"]).content
-    stops = read_rendering(job.inputs["shards"]).stop_token_ids
+    stops = asdict(read_rendering(job.inputs["shards"]))
     versions = {"version": VERSIONS["predictions"], "records": RECORDS}
-    return address_of({**versions, "model": model, "sampling": asked, "stop_token_ids": stops})
+    return address_of({**versions, "model": model, "sampling": asked, "stops": stops})
 
 
 def look_through(shards: Path) -> Survey:
@@ -130,9 +130,11 @@ def _generate(job: Job, sampling: Sampling, survey: Survey, draws: Draws, timing
     started = time.monotonic()
     timing.engine_seconds = round(started - began, 3)
     say(f"predictions: vLLM started in {timing.engine_seconds:.1f} s")
-    stop_token_ids = read_rendering(job.inputs["shards"]).stop_token_ids
+    stops = read_rendering(job.inputs["shards"])
+    sampling = sampling.model_copy(update={"stop": [*sampling.stop, *stops.stop]})
+    questions = _questions(job.inputs["shards"], draws)
     try:
-        for finished in engine.answer(_questions(job.inputs["shards"], draws), sampling, stop_token_ids):
+        for finished in engine.answer(questions, sampling, stops.stop_token_ids):
             for question, draw in finished:
                 draws.add(question, draw)
             draws.sync_if_due()

@@ -71,10 +71,20 @@ def make(job: Job) -> dict[str, Any]:
         for shard in job.out.iterdir():
             shard.unlink()
         counts, tokenized, total = _all(job, path, fast=False)
-    if not counts["rows"]:
-        raise BuildError(f"every one of {total} rows is over the limits of section prompt; raise them")
+    _check(counts, total, job.slice["max_cut"])
     say(f"shards: {tokenized} of {total} rows tokenized")
     return counts
+
+
+def _check(counts: dict[str, int], total: int, allowed: float | None) -> None:
+    if not counts["rows"]:
+        raise BuildError(f"every one of {total} rows is over the limits of section prompt; raise them")
+    cut = sum(counts[name] for name in ("dropped", "truncated", "over_limit"))
+    if allowed is not None and cut > allowed * total:
+        raise BuildError(
+            f"{cut} of {total} rows ({cut / total:.1%}) are over the limits of section prompt, more than "
+            f"prompt.max_cut {allowed} allows; raise the limits or max_cut"
+        )
 
 
 def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
@@ -119,7 +129,7 @@ class _Shards:
         self.template = PromptTemplate(job.sources["template"])
         context = address_of({
             "version": VERSIONS["shards"],
-            "slice": job.slice,
+            "slice": {name: value for name, value in job.slice.items() if name != "max_cut"},
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),
         })  # fmt: skip
@@ -134,7 +144,9 @@ class _Shards:
         """Load what most shards will need, before processes are forked; write what is of no shard."""
         if sum(shard.cut.label not in self.pieces.found for shard in shards) > EDITED:
             self.tokenizing.renderer.encoder.prepare()
-        write_rendering(self.job.out, Chat.read(self.job.inputs["tokenizer"]).rendering)
+        write_rendering(
+            self.job.out, Chat.read(self.job.inputs["tokenizer"]).rendering(self.job.slice["stop"])
+        )
 
     def make(self, shard: Asked) -> Done:
         """Link or make a shard."""

@@ -59,9 +59,29 @@ def write_tokenizer(folder: Path, out: Path) -> int:
         role: [str(token) for token in found] if isinstance(found, list) else str(found)
         for role, found in tokenizer.special_tokens_map.items()
     }
-    stop_ids, template = _stop_ids(folder, tokenizer), _template(tokenizer, folder)
-    Chat(template, names, special, stop_ids, tokenizer.pad_token_id).write(out)
+    Chat(
+        template=_template(tokenizer, folder),
+        names=names,
+        special=special,
+        stop_ids=_stop_ids(folder, tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        begin=_begin(tokenizer),
+        positions=_positions(folder),
+    ).write(out)
     return len(tokenizer)
+
+
+def _begin(tokenizer: Any) -> str:
+    with_own = tokenizer("a")["input_ids"]
+    return str(tokenizer.bos_token) if with_own[:1] == [tokenizer.bos_token_id] else ""
+
+
+def _positions(folder: Path) -> int | None:
+    """The first of the names under which configurations say it."""
+    path = folder / "config.json"
+    config = read_json(path) if path.exists() else {}
+    found = [config.get(name) for name in ("n_positions", "max_position_embeddings", "seq_length")]
+    return next((number for number in found if isinstance(number, int)), None)
 
 
 def _template(tokenizer: Any, folder: Path) -> str | None:

@@ -110,36 +110,3 @@ class Dataset(Section):
         if not self.train and not self.test:
             raise ValueError("give `train`, `test` or both")
         return self
-
-
-class Prompt(Section):
-    """How a row becomes messages and how long it may get."""
-
-    template: str = leaf(
-        of=(SOURCE,),
-        description="Jinja file with the blocks system, user and assistant, relative to the recipe.",
-        min_length=1,
-    )
-    max_length: int | None = leaf(
-        None, of=("shards",), description="Longest row in tokens, prompt and answer.", gt=0
-    )
-    max_source_length: int | None = leaf(None, of=("shards",), description="Longest prompt in tokens.", gt=0)
-    max_target_length: int | None = leaf(
-        None, of=("shards",), description="Longest answer in tokens, with its stop token.", gt=0
-    )
-    overflow: Literal["error", "drop", "truncate_left", "truncate_right"] = leaf(
-        "error",
-        of=("shards",),
-        description="What happens to a training row over a limit: stop, leave the row out, or cut the "
-        "beginning or the end of its last user message; the answer is never cut. Always counted. "
-        "A test row is never left out: `drop` keeps it whole and counts it.",
-    )
-
-    @model_validator(mode="after")
-    def _one_kind_of_limit(self) -> Prompt:
-        pair = (self.max_source_length, self.max_target_length)
-        if self.max_length is None and None in pair:
-            raise ValueError("give max_length, or both max_source_length and max_target_length")
-        if self.max_length is not None and pair != (None, None):
-            raise ValueError("max_length excludes max_source_length and max_target_length")
-        return self

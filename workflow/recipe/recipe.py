@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from workflow.recipe.answers import Sampling, Scoring, Voting
-from workflow.recipe.dataset import Dataset, Prompt
+from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import Section
+from workflow.recipe.prompt import Prompt
 from workflow.recipe.training import DeepSpeed, Execution, Lora, Model, ScratchBase, Training, Tuning
 
 
