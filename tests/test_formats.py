@@ -11,7 +11,7 @@ from workflow.errors import BuildError
 from workflow.formats import BadRow, Row, reader
 from workflow.formats.reading import records
 from workflow.patterns import check_pattern, compile_pattern, named_groups
-from workflow.recipe.dataset import AlpacaSource, ColumnsSource, Parse, Round1Source
+from workflow.recipe.formats import AlpacaSource, ColumnsSource, Parse, Round1Source
 
 PATTERN = (
     r"(?s)题目如下：\n\n### 题目:\n(?P<problem>.*?)\n\n### 问题:\n(?P<question>.*?)\n(?P<options>A\. .*\n)"
@@ -126,7 +126,12 @@ PROBLEM = {
 def test_round1() -> None:
     [row] = rows_of(PROBLEM, format="round1")
     assert row == Row(
-        {"problem": "P", "question": "Q", "options": ["x", "y"]}, {"answer": "B"}, "B", "r_007#0", "r_007", 0
+        prompt={"problem": "P", "question": "Q", "options": ["x", "y"]},
+        target={"answer": "B"},
+        gold=["B"],
+        id="r_007#0",
+        group="r_007",
+        index=0,
     )
     two = {**PROBLEM, "id": None, "questions": PROBLEM["questions"] * 2}  # type: ignore[operator]
     first, second = rows_of(two, format="round1")
@@ -210,14 +215,14 @@ def test_columns() -> None:
         "format": "columns", "prompt": {"text": "Text"}, "target": {"label": "L"}, "id": "n", "gold": "g",
     }  # fmt: skip
     [row] = rows_of({"Text": "t", "n": 7, "g": 2, "L": "x"}, **source)
-    assert row == Row({"text": "t"}, {"label": "x"}, "2", "7")
-    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row({"text": ""}, {}, None, "a")
+    assert row == Row({"text": "t"}, {"label": "x"}, ["2"], "7")
+    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row({"text": ""}, {}, [], "a")
     for change, message in (
         ({"Text": None}, "Text: missing; the row has Text, n"),
         ({"n": ""}, "n: an id must be"),
         ({"n": True}, "n: an id must be"),
-        ({"g": ["A"]}, "g: the right answer must be one value, not a list"),
-        ({"L": None}, "L: missing"),
+        ({"g": {"a": 1}}, "g: a right answer must be one value, or several in a list, not a dict"),
+        ({"L": None}, "L: null"),
     ):
         with pytest.raises(BadRow, match=message):
             rows_of({"Text": "t", "n": "a", **change}, **source)

@@ -54,7 +54,7 @@ def test_bad_rows_are_counted(tmp_path: Path) -> None:
     records = [{"text": "a"}, {}, "{", {"text": "b"}]
     counts, found = made(tmp_path, records, **COLUMNS, bad_rows=2)
     assert (counts["rows"], counts["bad_rows"], len(found)) == (2, 2, 2)
-    assert counts["bad"][0] == "line 2: text: missing; the row has no columns"
+    assert counts["bad"][0] == "line 2: text: missing; the row has no fields"
     assert counts["bad"][1].startswith("line 3: not JSON")
     with pytest.raises(BuildError, match=r":3: .*bad row 2, bad_rows allows 1"):
         made(tmp_path, records, **COLUMNS, bad_rows=1)

@@ -20,7 +20,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from workflow.errors import BuildError
-from workflow.formats import BadRow, Row, reader
+from workflow.formats import BadRow, Dropped, Row, reader
 from workflow.formats.reading import Items, Lines, blocks
 from workflow.processes import in_order
 from workflow.progress import say
@@ -89,7 +89,7 @@ def make(job: Job) -> dict[str, Any]:
 class _Sorting:
     """Turns blocks of the source into sorted runs."""
 
-    read: Callable[[Any], Iterator[Row]]
+    read: Callable[[Any], Iterator[Row | Dropped]]
     split: dict[str, Any] | None
     allowed: int
     folder: Path
@@ -107,7 +107,7 @@ class _Sorting:
             try:
                 if isinstance(record, ValueError):
                     raise BadRow(str(record))
-                rows = [self._found(line, row) for row in self.read(record)]
+                rows = [self._found(line, row) for row in self.read(record) if isinstance(row, Row)]
             except BadRow as error:
                 run.bad.append((line, str(error)))
                 if len(run.bad) > self.allowed:
