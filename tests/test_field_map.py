@@ -30,6 +30,10 @@ COLUMNS = MAIN.replace(
     "train: {path: data/table.csv, format: columns, prompt: {q: text}, target: {a: answer}, id: key, "
     "gold: answer}",
 )
+HUB_DATA = MAIN.replace(
+    "path: data/train.jsonl, format: round1",
+    f"path: {{hub: org/data, revision: {'c' * 40}, split: train}}, format: round1",
+)
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
 SHA = "sha256: " + "0" * 64
@@ -71,6 +75,10 @@ def _where(text: str) -> Edit:
 
 
 EDITS = [
+    Edit("dataset.train.path.hub", "org/data", "org/other", HUB_DATA),
+    Edit("dataset.train.path.revision", "c" * 40, "d" * 40, HUB_DATA),
+    Edit("dataset.train.path.split", "split: train", "split: test", HUB_DATA),
+    Edit("dataset.train.path.config", "split: train", "split: train, config: main", HUB_DATA),
     _source("fill", "round1", "fill: {name: x}"),
     _source("clean", "round1", "clean: [strip]"),
     _source("where", "round1", "where: [{field: a, present: true}]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from workspace import RECIPE, Folder, folder
@@ -35,8 +35,8 @@ training: {epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}
 FORMATS = ("prompt_response", "chat_history", "sharegpt", "messages", "multiple_choice", "gsm8k", "text")
 OTHER = """\
 dataset:
-  train: {{path: data/c.csv, format: {format}, fill: {{name: x}}}}
-  test: {{path: data/c.csv, format: {format}, where: [{{field: a, present: true}}]}}
+  train: {{path: {{hub: org/d, revision: {commit}}}, format: {format}, fill: {{name: x}}}}
+  test: {{path: {{hub: org/d, revision: {commit}}}, format: {format}, where: [{{field: a, present: true}}]}}
 prompt: {{template: prompts/tiny.jinja, max_length: 90}}
 model: {{base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dtype: float32}}
 tuning: {{method: full}}
@@ -59,7 +59,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     place: Folder = folder(tmp_path_factory.mktemp("fields") / "it")
     place.path("recipes/data/c.csv").write_text("Q,A,I,G\n")
     recipes = {"columns": COLUMNS, "parsed": PARSED, "small": MIXED}
-    recipes |= {format: OTHER.format(format=format) for format in FORMATS}
+    recipes |= {format: OTHER.format(format=format, commit="c" * 40) for format in FORMATS}
     for name, text in recipes.items():
         place.path(f"recipes/{name}.yaml").write_text(text)
     return [place.graph(name) for name in (*recipes, "small-base")]
@@ -71,7 +71,7 @@ def leaves(model: Any, path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
         inner = f"{path}.{name}" if path else name
         if owners(field):
             yield inner, owners(field)
-        else:
+        if get_origin(field.annotation) is not list:  # a list is one place in a slice
             for section in sections(field.annotation):
                 yield from leaves(section, inner)
 

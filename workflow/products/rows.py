@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from workflow.errors import BuildError
 from workflow.formats import BadRow, Dropped, Row, reader
 from workflow.formats.reading import Items, Lines, blocks
+from workflow.hub_data import exported
 from workflow.processes import in_order
 from workflow.progress import say
 from workflow.recipe.dataset import Source
@@ -63,7 +64,7 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: More bad rows than the recipe allows, two rows with one id, or no row at all.
     """
-    path = job.sources["data"]
+    path = job.sources.get("data") or exported(job.slice["path"], job.sources, job.work)
     split = job.slice.get("split")
     source: Any = TypeAdapter(Source).validate_python(
         {**{k: v for k, v in job.slice.items() if k != "split"}, "path": str(path)}

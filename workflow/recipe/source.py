@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.recipe.leaf import SOURCE, Section, leaf
+from workflow.recipe.training import COMMIT, HUB_ID, UNPINNED
 
 FIELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
@@ -44,14 +45,49 @@ class Condition(Section):
         return self
 
 
+class HubData(Section):
+    """A data set of the Hugging Face hub, or a folder laid out like one, read by the library `datasets`."""
+
+    hub: str = leaf(
+        of=("rows",),
+        description="Id of the data set (with `revision`), or a folder, relative to the recipe's (without).",
+        min_length=1,
+    )
+    revision: str | None = leaf(
+        None,
+        of=("rows",),
+        description="Commit of the hub id, 40 hex digits; `unpinned` until `tunemake lock` has run.",
+    )
+    split: str = leaf(
+        "train", of=("rows",), description="Split of the data set, as its authors call it.", min_length=1
+    )
+    config: str | None = leaf(
+        None, of=("rows",), description="Configuration (subset) of the data set; null: its default."
+    )
+
+    @model_validator(mode="after")
+    def _revision_fits(self) -> HubData:
+        if self.revision is not None and not HUB_ID.match(self.hub):
+            raise ValueError("revision belongs to a hub id such as openai/gsm8k")
+        if self.revision not in (None, UNPINNED) and not COMMIT.match(str(self.revision)):
+            raise ValueError("revision must be a commit (40 hex digits) or `unpinned`, never a branch")
+        return self
+
+
+def _kind(path: Any) -> str:
+    """Which of the two a path is, so that a mistake is explained as one of its kind."""
+    return "a data set" if isinstance(path, (dict, HubData)) else "a file"
+
+
 class SourceFile(Section):
     """What all sources share: one file, its digest, its records' steps, how many bad rows are tolerated."""
 
-    path: str = leaf(
+    path: Annotated[
+        Annotated[Column, Tag("a file")] | Annotated[HubData, Tag("a data set")], Discriminator(_kind)
+    ] = leaf(
         of=(SOURCE,),
         description="Data file, relative to the recipe's folder: .jsonl, .json, .csv or .tsv, each also "
-        "with .gz behind it, or .parquet.",
-        min_length=1,
+        "with .gz behind it, or .parquet; or `{hub: id, revision: commit, split: train}`.",
     )
     sha256: str | None = leaf(
         None,
@@ -85,6 +121,12 @@ class SourceFile(Section):
         description="Conditions on a record's fields, after cleaning; records that fail one are left out "
         "and counted.",
     )
+
+    @model_validator(mode="after")
+    def _one_digest(self) -> SourceFile:
+        if self.sha256 and isinstance(self.path, HubData):
+            raise ValueError("sha256 belongs to a file; a data set of the hub is pinned by its revision")
+        return self
 
 
 class RecordSource(SourceFile):
