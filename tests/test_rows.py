@@ -170,6 +170,20 @@ def test_more_than_ten_equal_rows_are_sorted_by_id(tmp_path: Path) -> None:
     assert ids == sorted({ids[0], *(f"{ids[0]}.{i}" for i in range(2, 26))})
 
 
+def test_rows_that_a_condition_leaves_out(tmp_path: Path) -> None:
+    where = [{"field": "text", "none_of": ["b"]}]
+    counts, found = made(tmp_path, [{"text": text} for text in "abc"], **COLUMNS, where=where)
+    assert (counts["rows"], counts["bad_rows"]) == (2, 0)
+    assert sorted(row["prompt"]["text"] for row in found) == ["a", "c"]
+
+
+def test_conversations_are_rows(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    _, [row] = made(tmp_path, [{"conversations": turns}], format="sharegpt")
+    assert row["turns"] == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert (row["gold"], row["prompt"], row["rendered"], row["group"]) == (["a"], {"system": ""}, None, None)
+
+
 def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BLOCK", 50)
     records = [{"text": "x", "n": f"{i % 90}"} for i in range(91)]

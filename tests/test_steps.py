@@ -152,8 +152,8 @@ def test_exploding() -> None:
     ],
     ids=lambda value: value.get("format"),
 )
-def test_a_plain_row_takes_less_than_6_microseconds(fields: dict[str, Any], record: Any) -> None:
-    """Beyond parsing; on one core of our own: 1 to 3. The best of five tries, in processor time."""
+def test_a_plain_row_takes_less_than_10_microseconds(fields: dict[str, Any], record: Any) -> None:
+    """Beyond parsing; 2 to 4 as a rule. The best of five tries, in processor time."""
     read, seconds = reader(source(**fields)), []
     record = orjson.loads(orjson.dumps(record))
     for _ in range(5):
@@ -162,4 +162,4 @@ def test_a_plain_row_takes_less_than_6_microseconds(fields: dict[str, Any], reco
             for _row in read(record):
                 pass
         seconds.append(time.process_time() - began)
-    assert min(seconds) / 5000 < 6e-6
+    assert min(seconds) / 5000 < 10e-6

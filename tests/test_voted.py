@@ -99,6 +99,19 @@ def test_test_set_without_gold_is_voted_and_unscored(tmp_path: Path) -> None:
     assert (line["answer"], line["gold"], line["correct"]) == ("A", [], None)
 
 
+def test_any_accepted_answer_is_right(tmp_path: Path) -> None:
+    rows = [{**row("a"), "gold": ["C", "A"]}, {**row("b"), "gold": ["C", "D"]}]
+    counts = voted.make(job(tmp_path, rows, [prediction("a", "A"), prediction("b", "A")]))
+    assert counts["correct"] == 1
+    assert [line["correct"] for line in lines(tmp_path / "out/voted.jsonl")] == [True, False]
+
+
+def test_rows_without_a_place_are_no_submission(tmp_path: Path) -> None:
+    rows = [{**row(name, group="passage"), "index": None} for name in "ab"]
+    assert voted.make(job(tmp_path, rows, [prediction("a", "A"), prediction("b", "A")]))["problems"] == 0
+    assert not (tmp_path / "out/submission.jsonl").exists()
+
+
 def test_submission_keeps_rows_of_equal_text_apart(tmp_path: Path) -> None:
     rows = [
         row("t_000#0", None, "t_000", 0, problem="same", question="same"),

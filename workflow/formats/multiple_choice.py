@@ -90,7 +90,7 @@ def _gold(label: Any, options: list[str], choice: Choice) -> str | None:
         return _gold(label[0] if label else None, options, choice)
     letters = ascii_uppercase[: len(options)]
     if choice.label_is == "letter":
-        found = _BETWEEN.sub("", label) if isinstance(label, str) else ""
+        found = _BETWEEN.sub("", label) if isinstance(label, str) and len(label) != 1 else str(label)
         if not found or not set(found) <= set(letters):
             raise BadRow(f"{choice.label}: {label!r} is not among the options {letters[0]} to {letters[-1]}")
         if len(found) > 1:

@@ -45,8 +45,8 @@ def value_of(record: dict[str, Any], path: str) -> Any:
     Raises:
         BadRow: It is missing or null.
     """
-    value = at(record, path)
-    if value is None:
+    value = record.get(path)
+    if value is None and (value := at(record, path)) is None:
         raise missing(record, path)
     return value
 
@@ -62,6 +62,8 @@ def text_of(record: Any, path: str, default: str | None = None) -> str:
     Raises:
         BadRow: It is missing (and there is no default), or not text.
     """
+    if type(record) is dict and type(value := record.get(path)) is str:
+        return value  # nearly always; a row has several, so it counts
     value = at(fields_of(record), path)
     if value is None:
         value = default  # null is how many files write "absent"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -78,15 +78,11 @@ class Steps:
                 if self.drop_empty and _is_empty(row):
                     yield Dropped("empty")
                     continue
-                if name:
-                    row = _named(row, name, position)
+                if name and position is None:
+                    row.id = name
+                elif name:
+                    row.id, row.group, row.index = f"{name}#{position}", name, position
             yield row
-
-
-def _named(row: Row, name: str, position: int | None) -> Row:
-    if position is None:
-        return replace(row, id=name)
-    return replace(row, id=f"{name}#{position}", group=name, index=position)
 
 
 def _changed(value: Any, change: Change) -> Any:
