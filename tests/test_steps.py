@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -98,6 +99,19 @@ def test_conditions_see_cleaned_texts() -> None:
     record = {"prompt": " q ", "response": "a"}
     assert len(rows_of(record, **PAIR, where=where)) == 1
     assert found_in(record, **PAIR, where=where, clean=["strip"]) == [Dropped("prompt: under 2 characters")]
+
+
+def test_strange_values() -> None:
+    deep: Any = "x"
+    for _ in range(990):
+        deep = [deep]
+    with pytest.raises(BadRow, match="nested too deep"):
+        rows_of({"prompt": "q", "response": "a", "more": deep}, **PAIR, clean=["strip"])
+    with pytest.raises(BadRow, match="nested too deep"):
+        rows_of({"prompt": "q", "m": deep}, **PAIR, where=[{"field": "m", "max_characters": 9}])
+    record = {"x": Decimal("1.5"), "q": "q"}  # a Parquet file may hold such
+    where = [{"field": "x", "one_of": ["1.5", '"1.5"'], "min_characters": 3}]
+    assert len(rows_of(record, format="columns", prompt={"q": "q"}, where=where)) == 1
 
 
 def test_conditions_must_ask_something() -> None:

@@ -56,8 +56,11 @@ class Steps:
         Raises:
             BadRow: As `read`, or a placeholder or an id is missing, or there is no list to explode.
         """
-        for change in self.changes:
-            record = _changed(record, change)
+        try:
+            for change in self.changes:
+                record = _changed(record, change)
+        except RecursionError:
+            raise BadRow("values are nested too deep") from None
         if self.explode is None:
             yield from self._chosen(record, None, read)
             return
@@ -67,11 +70,17 @@ class Steps:
         for position, item in enumerate(items):
             yield from self._chosen({**record, self.explode: item}, position, read)
 
+    def _failed(self, record: Any) -> str | None:
+        """The first condition that the record fails."""
+        try:
+            return next((reason for holds, reason in self.where if not holds(fields_of(record))), None)
+        except RecursionError:
+            raise BadRow("values are nested too deep") from None
+
     def _chosen(self, record: Any, position: int | None, read: Callable[[Any], Found]) -> Found:
-        for holds, reason in self.where:
-            if not holds(fields_of(record)):
-                yield Dropped(reason)
-                return
+        if reason := self._failed(record):
+            yield Dropped(reason)
+            return
         name = id_of(fields_of(record), self.id) if self.id else ""
         for row in read(record):
             if isinstance(row, Row):
@@ -136,7 +145,7 @@ def _characters(value: Any, blank: bool = True) -> int:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
 def _tests(condition: Condition) -> Iterator[tuple[Callable[[dict[str, Any]], bool], str]]:
