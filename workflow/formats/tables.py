@@ -12,7 +12,7 @@ from typing import Any
 from workflow.errors import BuildError
 from workflow.formats.opening import opened
 
-BATCH = 1024
+BATCH = 256
 """Rows of a Parquet file that are made into objects at once."""
 csv.field_size_limit(1 << 30)
 
