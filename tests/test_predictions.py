@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from tiny_predictions import context, job, manifest, model_config, record, shards
-from token_rows import write_rendering
 
 from workflow.draws import Draws, Wanted, prompt_digest
 from workflow.engine import Draw, Question, seed_of
 from workflow.errors import BuildError
 from workflow.products import predictions
 from workflow.products.predictions import Survey, context_length, look_through
-from workflow.tokens import Rendering
+from workflow.tokens import Rendering, write_rendering
 
 PROMPTS = {row: prompt_digest([1, number]) for number, row in enumerate("abcd")}
 

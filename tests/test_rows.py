@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from workflow import sorting
 from workflow.errors import BuildError
 from workflow.formats import reading
 from workflow.products import rows
@@ -147,7 +148,7 @@ def test_a_file_exported_anew_gives_the_same_rows(tmp_path: Path, monkeypatch: p
     assert len(found) == 7
     assert len(set(found.values())) == 1
     monkeypatch.setattr(reading, "BLOCK", 64)
-    monkeypatch.setattr(rows, "OPEN", 3)  # many runs, merged by and by
+    monkeypatch.setattr(sorting, "SHARD_ROWS", 10)  # many runs and many parts
     for name in found:
         assert body(tmp_path, tmp_path / name, 1 + len(name) % 2, **chosen) == found[name]
 
@@ -191,7 +192,8 @@ def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch
         made(tmp_path, records, **COLUMNS, id="n")
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "SHARD_ROWS", 30)  # a shard is held in memory, and these rows have 32 KB
     peaks = []
     for name, size in (("lines.jsonl", 9), ("lines.jsonl", 45), ("list.json", 9), ("list.json", 45)):
         with (tmp_path / name).open("w") as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from token_rows import TINY, job, row
+from token_rows import job, row, tokenizer
 
 from workflow import tokenizing
 from workflow.errors import BuildError
@@ -17,7 +17,7 @@ from workflow.tokens import read_rendering, read_rows
 
 @pytest.fixture(scope="module")
 def loaded() -> Renderer:
-    return Renderer(TINY)
+    return Renderer(tokenizer())
 
 
 @pytest.fixture(autouse=True)

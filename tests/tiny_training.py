@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from token_rows import write_rendering, write_shard
+from token_rows import write_shard
 
 from workflow.recipe.training import Training
 from workflow.store.build import Job, Resources
-from workflow.tokens import Rendering, TokenRow
+from workflow.tokens import Rendering, TokenRow, write_rendering
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 FULL = {"method": "full"}

@@ -21,6 +21,8 @@ from workflow.bounds import TIME_IS_UP, Expired, bounded, memory_limit, time_lim
 from workflow.errors import BuildError
 
 Message = dict[str, str]
+Piece = tuple[str, str | None]
+"""A text as it stands in a template, or the name of a field."""
 
 CHARACTERS = 8_000_000
 """Longest text that a template may make."""
@@ -77,6 +79,7 @@ class PromptTemplate:
         """
         self.path = path
         self.meaning = ""
+        self._plain: dict[str, list[Piece]] = {}
         self._template = self._compiled()
         unknown = set(self._template.blocks) - set(_BLOCKS)
         if unknown or "user" not in self._template.blocks:
@@ -94,6 +97,7 @@ class PromptTemplate:
                 tree = environment.parse(text)
                 self._refuse_loading(tree)
                 self.meaning = _meaning(tree)
+                self._plain = {b.name: p for b in tree.find_all(nodes.Block) if (p := _pieces(b)) is not None}
                 template = environment.from_string(text)
                 template.globals = dict(template.globals)  # a ChainMap: every context would walk through it
                 return template
@@ -137,21 +141,51 @@ class PromptTemplate:
         return "".join(_counted(self._template.blocks[block](context)))
 
     def _render(self, block: str, fields: dict[str, Any], row: str) -> str:
-        place = f"{self.path}: block {block}, row {row}"
         try:
-            text = bounded(self._text, block, fields)
+            plain = _filled(self._plain.get(block), fields)
+            text = bounded(self._text, block, fields) if plain is None else plain
             text.encode()  # a lone surrogate is no text
-        except UndefinedError as error:
-            raise BuildError(f"{place}: {error.message}; it may use {', '.join(sorted(fields))}") from None
-        except TIME_IS_UP:
-            limit = f"{bounds.SECONDS:g} s"
-            raise BuildError(f"{place}: not finished after {limit}; simplify the template") from None
-        except (MemoryError, OverflowError):
-            raise BuildError(f"{place}: makes too much text; simplify the template") from None
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
-            reason = str(error) or type(error).__name__
-            raise BuildError(f"{place}: {reason}; correct the template") from None
+            raise BuildError(f"{self.path}: block {block}, row {row}: {_fault(error, fields)}") from None
         return text
+
+
+def _fault(error: Exception, fields: dict[str, Any]) -> str:
+    if isinstance(error, UndefinedError):
+        return f"{error.message}; it may use {', '.join(sorted(fields))}"
+    if isinstance(error, TIME_IS_UP):
+        return f"not finished after {bounds.SECONDS:g} s; simplify the template"
+    if isinstance(error, MemoryError | OverflowError):
+        return "makes too much text; simplify the template"
+    return f"{str(error) or type(error).__name__}; correct the template"
+
+
+def _pieces(block: nodes.Block) -> list[Piece] | None:
+    """The pieces of a block that only puts fields between texts; None for any other."""
+    pieces: list[Piece] = []
+    for output in block.body:
+        for node in output.nodes if isinstance(output, nodes.Output) else [output]:
+            if isinstance(node, nodes.TemplateData):
+                pieces.append((node.data, None))
+            elif isinstance(node, nodes.Name):
+                pieces.append(("", node.name))
+            else:
+                return None
+    return pieces
+
+
+def _filled(pieces: list[Piece] | None, fields: dict[str, Any]) -> str | None:
+    """What Jinja would make of such a block, a few microseconds sooner; None where it is to be asked."""
+    if pieces is None:
+        return None
+    texts: list[str] = []
+    for text, name in pieces:
+        value = text if name is None else fields.get(name)
+        if type(value) is not str:
+            return None
+        texts.append(value)
+    made = "".join(texts)
+    return made if len(made) <= CHARACTERS else None
 
 
 def _meaning(tree: nodes.Template) -> str:

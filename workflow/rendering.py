@@ -15,54 +15,50 @@ from typing import Any
 
 from workflow import bounds
 from workflow.bounds import TIME_IS_UP, bounded
+from workflow.chat import Chat
 from workflow.encoding import Encoded, Encoder
 from workflow.errors import BuildError
 from workflow.prompts import Message
-from workflow.store.files import read_json
-from workflow.tokens import Rendering
 
 
 @dataclass(frozen=True)
 class Text:
-    """A row as text: the prompt up to where the model goes on, and the answer with its stop token."""
+    """A row as text, cut where the model begins and ends to speak.
 
-    prompt: str
-    answer: str
-    stop: int | None
+    `parts` are prompt and answer in turn; a row without an answer has a prompt alone. `stops` has the
+    stop token behind each answer.
+    """
+
+    parts: list[str]
+    stops: list[int]
+
+    @property
+    def prompt(self) -> str:
+        """The text up to where the model first speaks."""
+        return self.parts[0]
 
 
 class Renderer:
     """A model's tokenizer with its chat template."""
 
     def __init__(self, folder: Path, fast: bool = False):
-        """Load the tokenizer files in `folder`; `fast`: try gigatoken (see `workflow.encoding`).
+        """Load the product `tokenizer` in `folder`; `fast`: try gigatoken (see `workflow.encoding`).
 
         Raises:
-            BuildError: No tokenizer that loads, no fast one, no chat template, or no stop token.
+            BuildError: There is no chat template, or the files are damaged.
         """
-        from transformers import AutoTokenizer
+        from tokenizers import Tokenizer
 
+        self.chat, path = Chat.read(folder), folder / "tokenizer.json"
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # tokenizers raises nothing narrower for a damaged file
-            raise BuildError(f"{folder}: the tokenizer cannot be loaded ({error})") from None
-        if not self.tokenizer.is_fast:
-            raise BuildError(f"{folder}: no tokenizer.json; only fast tokenizers are supported")
-        if not self.tokenizer.chat_template:
+            self.backend: Any = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise BuildError(f"{path}: damaged ({error}); build again") from None
+        if not self.chat.template:
             raise BuildError(f"{folder}: the tokenizer has no chat template")
-        self.backend: Any = self.tokenizer.backend_tokenizer
-        self.stop_ids = _stop_ids(folder, self.tokenizer)
-        special = sorted({t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special})
         self.encoder = Encoder(self.backend, fast)
-        self._compiled: tuple[str, Any, dict[str, Any]] = ("", None, {})
         self._stops: dict[str, int | None] = {}
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
-
-    @property
-    def rendering(self) -> Rendering:
-        """What prediction must know: the ids that end an answer, and the padding id."""
-        pad = self.tokenizer.pad_token_id
-        return Rendering(self.stop_ids, self.stop_ids[0] if pad is None else int(pad))
+        self._special = re.compile("|".join(map(re.escape, self.chat.special)) or r"(?!)")
 
     def text(self, messages: list[Message], row: str) -> Text:
         """Apply the chat template; the last message, if the assistant's, is the answer.
@@ -78,7 +74,7 @@ class Renderer:
                     "which would end or forge a turn; remove it from the data or the template"
                 )
         if messages[-1]["role"] != "assistant":
-            return Text(self._chat(messages, True), "", None)
+            return Text([self._chat(messages, True)], [])
         prompt, whole = self._chat(messages[:-1], True), self._chat(messages, False)
         answer = messages[-1]["content"]
         if not answer:
@@ -88,46 +84,27 @@ class Renderer:
                 f"row {row}: the chat template changes the prompt or the answer when it is complete; "
                 "training and prediction would differ"
             )
-        return Text(prompt, answer, self._stop(whole[len(prompt) + len(answer) :], row))
+        return Text([prompt, answer], [self._stop(whole[len(prompt) + len(answer) :], row)])
 
     def _chat(self, messages: list[Message], open_turn: bool) -> str:
         try:
-            text = bounded(self._chat_text, messages, open_turn)
+            text = bounded(self.chat.text, messages, open_turn)
         except TIME_IS_UP:
             raise BuildError(f"the model's chat template: not finished after {bounds.SECONDS:g} s") from None
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
             raise BuildError(f"the model's chat template: {str(error) or type(error).__name__}") from None
-        bos = self.tokenizer.bos_token
+        bos = self.chat.names.get("bos_token")
         if bos and text.startswith(bos + bos):
             raise BuildError(f"the model's chat template: it begins with {bos!r} twice")
         return text
 
-    def _chat_text(self, messages: list[Message], open_turn: bool) -> str:
-        """What `apply_chat_template(tokenize=False)` returns, by its own compiled template.
-
-        Twice as fast without its general preparations: messages here are a role and a text, no more.
-        """
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        template = self.tokenizer.get_chat_template()
-        if template != self._compiled[0]:
-            compiled = _compile_jinja_template(template)
-            compiled.globals = dict(compiled.globals)  # a ChainMap: every context would walk through it
-            self._compiled = template, compiled, self.tokenizer.special_tokens_map
-        _, compiled, special = self._compiled
-        return str(
-            compiled.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=open_turn, **special
-            )
-        )
-
     def _stop(self, behind: str, row: str) -> int:
         if behind not in self._stops:
             ids = self.backend.encode(behind, add_special_tokens=False).ids
-            self._stops[behind] = int(ids[0]) if ids and ids[0] in self.stop_ids else None
+            self._stops[behind] = int(ids[0]) if ids and ids[0] in self.chat.stop_ids else None
         stop = self._stops[behind]
         if stop is None:
-            names = self.tokenizer.convert_ids_to_tokens(self.stop_ids)
+            names = [str(self.backend.id_to_token(i)) for i in self.chat.stop_ids]
             raise BuildError(
                 f"row {row}: the chat template puts {behind[:20]!r} behind the answer, not a stop token "
                 f"({', '.join(names)}); the model would never learn to stop"
@@ -141,15 +118,3 @@ class Renderer:
             BuildError: The tokenizer loses something of a text.
         """
         return self.encoder.encode(texts, rows)
-
-
-def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
-    """End-of-turn ids: of the generation config (what serving stops at), and the tokenizer's eos."""
-    path = folder / "generation_config.json"
-    settings = read_json(path) if path.exists() else {}
-    found = settings.get("eos_token_id") if isinstance(settings, dict) else None
-    ids = found if isinstance(found, list) else [found]
-    stop = sorted({i for i in [*ids, tokenizer.eos_token_id] if isinstance(i, int)})
-    if not stop:
-        raise BuildError(f"{folder}: neither generation config nor tokenizer names a stop token")
-    return stop

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from os.path import commonprefix
@@ -13,15 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from workflow.bounds import shared_bounds
 from workflow.errors import BuildError
 from workflow.prompts import Message, PromptTemplate
 from workflow.rendering import Renderer, Text
 from workflow.tokens import TokenRow, digest_of_row
-
-Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,11 @@ class Tokenizing:
         renderer = self.renderer
         with shared_bounds():
             texts = [renderer.text(one.messages, one.id) for one in asked]
-        ids = [one.id for one in asked]
-        messages = [one.messages for one in asked]
-        prompts, answers = self._encode(texts, ids)
-        return [self._fit(*parts) for parts in zip(ids, messages, prompts, answers, strict=True)]
+        rows = self._token_rows(texts, asked)
+        over = [i for i, row in enumerate(rows) if self._excess(row)]
+        for i in over:
+            rows[i] = self._fit(rows[i], asked[i].messages)
+        return rows
 
     def _messages(self, row: dict[str, Any]) -> list[Message]:
         messages = self.template.messages(row, answer=self.train)
@@ -111,41 +109,56 @@ class Tokenizing:
                 )
         return messages
 
-    def _encode(self, texts: list[Text], ids: list[str]) -> tuple[Sequence[Tokens], Iterator[Tokens]]:
-        """Prompts, and answers with their stop tokens."""
-        if not self.train:
-            none = np.zeros(0, np.int32)
-            return self.renderer.encode([text.prompt for text in texts], ids).rows(), iter([none] * len(ids))
-        both = list(chain.from_iterable((text.prompt, text.answer) for text in texts))
-        rows = self.renderer.encode(both, [row for row in ids for _ in range(2)]).rows()
-        stops = (np.array([] if text.stop is None else [text.stop], np.int32) for text in texts)
-        return rows[::2], (np.concatenate(parts) for parts in zip(rows[1::2], stops, strict=True))
+    def _token_rows(self, texts: list[Text], asked: Sequence[Asked]) -> list[TokenRow]:
+        """Rows of any length: all parts are encoded at once, and each row is a view of what comes of it."""
+        parts = [text.parts for text in texts]
+        encoded = self.renderer.encode(
+            list(chain.from_iterable(parts)), [one.id for one, p in zip(asked, parts, strict=True) for _ in p]
+        )
+        answers = np.fromiter(chain.from_iterable(range(len(p)) for p in parts), np.int64) % 2 == 1
+        stops = np.array([stop for text in texts for stop in text.stops], np.int64)
+        there = stops >= 0
+        ids = np.insert(encoded.ids, encoded.ends[answers][there], stops[there])
+        lengths = np.diff(encoded.ends, prepend=0)
+        lengths[answers] += there
+        trained = np.repeat(answers.astype(np.uint8), lengths)
+        ends = np.cumsum(lengths)
+        last = np.cumsum([len(p) for p in parts]) - 1
+        row_ends = ends[last]
+        prompts = row_ends - np.where(answers[last], lengths[last], 0)
+        begins = [0, *row_ends[:-1].tolist()]
+        return [
+            TokenRow(one.id, ids[a:b], trained[a:b], prompt - a)
+            for one, a, b, prompt in zip(asked, begins, row_ends.tolist(), prompts.tolist(), strict=True)
+        ]
 
-    def _fit(self, row: str, messages: list[Message], prompt: Tokens, answer: Tokens) -> TokenRow:
-        """Apply the overflow policy."""
-        excess = self.limits.excess(len(prompt), len(answer))
-        if not excess:
-            return _token_row(row, prompt, answer)
+    def _excess(self, row: TokenRow) -> int:
+        return self.limits.excess(row.prompt_tokens, len(row.input_ids) - row.prompt_tokens)
+
+    def _fit(self, row: TokenRow, messages: list[Message]) -> TokenRow:
+        """Apply the overflow policy to a row that is over a limit."""
         if self.overflow == "drop":
             if self.train:
-                return _token_row(row, prompt[:0], answer[:0], "dropped")
-            return _token_row(row, prompt, answer, "over_limit")
-        if self.overflow == "error" or excess >= len(prompt):
+                return TokenRow(row.id, row.input_ids[:0], row.trained[:0], 0, "dropped")
+            return replace(row, outcome="over_limit")
+        if self.overflow == "error" or self._excess(row) >= row.prompt_tokens:
+            answer = len(row.input_ids) - row.prompt_tokens
             raise BuildError(
-                f"row {row}: {len(prompt)} prompt and {len(answer)} answer tokens are over the limits of "
+                f"row {row.id}: {row.prompt_tokens} prompt and {answer} answer tokens are over the limits of "
                 "section prompt; raise them, or choose another `overflow`"
             )
-        return self._truncated(row, messages, prompt, answer)
+        return self._truncated(row, messages)
 
-    def _truncated(self, row: str, messages: list[Message], prompt: Tokens, answer: Tokens) -> TokenRow:
+    def _truncated(self, row: TokenRow, messages: list[Message]) -> TokenRow:
         """Cut the last user message until the row fits; tokens at the cut may merge anew, so try again."""
-        before = len(prompt)
-        while excess := self.limits.excess(len(prompt), len(answer)):
+        before = row.prompt_tokens
+        while excess := self._excess(row):
             user = max(i for i, m in enumerate(messages) if m["role"] == "user")
-            content = self._cut(messages[user]["content"], excess, row)
+            content = self._cut(messages[user]["content"], excess, row.id)
             messages = [{**m, "content": content} if i == user else m for i, m in enumerate(messages)]
-            prompt = self.renderer.encode([self.renderer.text(messages, row).prompt], [row]).ids
-        return _token_row(row, prompt, answer, "truncated", before - len(prompt))
+            asked = Asked(row.id, messages, b"")
+            [row] = self._token_rows([self.renderer.text(messages, row.id)], [asked])
+        return replace(row, outcome="truncated", cut_tokens=before - row.prompt_tokens)
 
     def _cut(self, content: str, excess: int, row: str) -> str:
         offsets = self.renderer.backend.encode(content, add_special_tokens=False).offsets
@@ -157,12 +170,6 @@ class Tokenizing:
         if not left:
             raise BuildError(f"row {row}: nothing of the user turn would be left; raise the limits")
         return left
-
-
-def _token_row(row: str, prompt: Tokens, answer: Tokens, outcome: str = "kept", cut: int = 0) -> TokenRow:
-    trained = np.zeros(len(prompt) + len(answer), np.uint8)
-    trained[len(prompt) :] = 1
-    return TokenRow(row, np.concatenate((prompt, answer)), trained, len(prompt), outcome, cut)
 
 
 def _difference(wanted: str, found: str) -> str:
