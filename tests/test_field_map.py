@@ -30,6 +30,10 @@ COLUMNS = MAIN.replace(
     "train: {path: data/table.csv, format: columns, prompt: {q: text}, target: {a: answer}, id: key, "
     "gold: answer}",
 )
+HUB_DATA = MAIN.replace(
+    "path: data/train.jsonl, format: round1",
+    f"path: {{hub: org/data, revision: {'c' * 40}, split: train}}, format: round1",
+)
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
 PLAIN = MAIN.replace("max_length: 256", "chat_template: plain, max_length: 256")
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
@@ -56,7 +60,60 @@ def _add(path: str, text: str, recipe: str = MAIN) -> Edit:
     return Edit(path, anchor, f"{anchor}, {text}", recipe)
 
 
+def _source(path: str, format: str, text: str) -> Edit:
+    """A leaf given to a source that does not give it."""
+    plain = f"{{path: data/train.jsonl, format: {format}}}"
+    recipe = MAIN.replace("{path: data/train.jsonl, format: round1}", plain)
+    return Edit(f"dataset.train.{path}", plain, f"{plain[:-1]}, {text}}}", recipe)
+
+
+def _where(text: str) -> Edit:
+    """A condition more than `{field: a, present: true, ...}`."""
+    plain = "{path: data/train.jsonl, format: round1, where: [{field: a, present: true}]}"
+    recipe = MAIN.replace("{path: data/train.jsonl, format: round1}", plain)
+    new = plain.replace("present: true", text if text.startswith("present") else f"present: true, {text}")
+    return Edit(f"dataset.train.where.{text.split(':')[0]}", plain, new, recipe)
+
+
 EDITS = [
+    Edit("dataset.train.path.hub", "org/data", "org/other", HUB_DATA),
+    Edit("dataset.train.path.revision", "c" * 40, "d" * 40, HUB_DATA),
+    Edit("dataset.train.path.split", "split: train", "split: test", HUB_DATA),
+    Edit("dataset.train.path.config", "split: train", "split: train, config: main", HUB_DATA),
+    _source("fill", "round1", "fill: {name: x}"),
+    _source("clean", "round1", "clean: [strip]"),
+    _source("where", "round1", "where: [{field: a, present: true}]"),
+    Edit(
+        "dataset.train.where.field",
+        "field: a",
+        "field: b",
+        MAIN.replace(
+            "train.jsonl, format: round1", "train.jsonl, format: round1, where: [{field: a, present: true}]"
+        ),
+    ),
+    _where("present: false"),
+    _where("one_of: [x]"),
+    _where("none_of: [x]"),
+    _where("min_characters: 3"),
+    _where("max_characters: 3"),
+    _source("explode", "columns, prompt: {q: q}", "explode: list"),
+    _source("history_column", "alpaca", "history_column: history"),
+    _source("prompt_column", "prompt_response", "prompt_column: input"),
+    _source("response_column", "prompt_response", "response_column: target"),
+    _source("text_column", "text", "text_column: body"),
+    _source("calculator", "gsm8k", "calculator: drop"),
+    _source("turns.column", "sharegpt", "turns: {column: messages}"),
+    _source("turns.role", "sharegpt", "turns: {role: role}"),
+    _source("turns.content", "sharegpt", "turns: {content: text}"),
+    _source("turns.roles", "sharegpt", "turns: {roles: {me: user}}"),
+    _source("turns.leading", "sharegpt", "turns: {leading: drop}"),
+    _source("choice.question", "multiple_choice", "choice: {question: q}"),
+    _source("choice.passage", "multiple_choice", "choice: {passage: p}"),
+    _source("choice.options", "multiple_choice", "choice: {options: [A, B]}"),
+    _source("choice.options_behind", "multiple_choice", "choice: {options_behind: 'Options:'}"),
+    _source("choice.label", "multiple_choice", "choice: {label: answer}"),
+    _source("choice.label_is", "multiple_choice", "choice: {label_is: index}"),
+    _source("choice.several", "multiple_choice", "choice: {several: drop}"),
     Edit("dataset.train.bad_rows", "train.jsonl, format: round1", "train.jsonl, format: round1, bad_rows: 1"),
     Edit(
         "dataset.train.format",

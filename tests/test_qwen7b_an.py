@@ -436,7 +436,7 @@ def test_chain_with_a_tiny_model(folder: Path) -> None:
     problems = {"round1_test_data_000": 2, "round1_test_data_002": 3, "round1_test_data_010": 1}
     problems["round1_test_data_011"] = 1
     assert list(voted) == [f"{name}#{i}" for name, count in problems.items() for i in range(count)]
-    assert all(line["gold"] is None and line["correct"] is None for line in voted.values())
+    assert all(line["gold"] == [] and line["correct"] is None for line in voted.values())
     assert all(sum(line["votes"].values()) + line["abstentions"] == 3 for line in voted.values())
     assert lines(folder / results / "submission.jsonl") == [
         {"id": name, "questions": [{"answer": voted[f"{name}#{i}"]["answer"]} for i in range(count)]}

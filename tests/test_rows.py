@@ -55,7 +55,7 @@ def test_bad_rows_are_counted(tmp_path: Path) -> None:
     records = [{"text": "a"}, {}, "{", {"text": "b"}]
     counts, found = made(tmp_path, records, **COLUMNS, bad_rows=2)
     assert (counts["rows"], counts["bad_rows"], len(found)) == (2, 2, 2)
-    assert counts["bad"][0] == "line 2: text: missing; the row has no columns"
+    assert counts["bad"][0] == "line 2: text: missing; the row has no fields"
     assert counts["bad"][1].startswith("line 3: not JSON")
     with pytest.raises(BuildError, match=r":3: .*bad row 2, bad_rows allows 1"):
         made(tmp_path, records, **COLUMNS, bad_rows=1)
@@ -169,6 +169,20 @@ def test_more_than_ten_equal_rows_are_sorted_by_id(tmp_path: Path) -> None:
     _, found = made(tmp_path, [{"text": "same"}] * 25)
     ids = [row["id"] for row in found]
     assert ids == sorted({ids[0], *(f"{ids[0]}.{i}" for i in range(2, 26))})
+
+
+def test_rows_that_a_condition_leaves_out(tmp_path: Path) -> None:
+    where = [{"field": "text", "none_of": ["b"]}]
+    counts, found = made(tmp_path, [{"text": text} for text in "abc"], **COLUMNS, where=where)
+    assert (counts["rows"], counts["bad_rows"]) == (2, 0)
+    assert sorted(row["prompt"]["text"] for row in found) == ["a", "c"]
+
+
+def test_conversations_are_rows(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    _, [row] = made(tmp_path, [{"conversations": turns}], format="sharegpt")
+    assert row["turns"] == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert (row["gold"], row["prompt"], row["rendered"], row["group"]) == (["a"], {"system": ""}, None, None)
 
 
 def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

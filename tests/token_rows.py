@@ -35,7 +35,7 @@ _made: list[TemporaryDirectory[str]] = []  # deleted when Python ends
 def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
     """A row of `rows.jsonl`."""
     return {
-        "gold": None,
+        "gold": [],
         "id": f"r{number:03d}",
         "index": 0,
         "prompt": {"text": text},

@@ -16,8 +16,9 @@ from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
+from workflow.recipe.source import HubData
 from workflow.recipe.training import RecipeBase, ScratchBase
-from workflow.sources import source_digest
+from workflow.sources import folder_files, source_digest
 from workflow.store.store import Store
 
 EXECUTED = ("adapter", "predictions")
@@ -149,14 +150,22 @@ class _Products:
         chosen = slice_of(source, "rows")
         if dataset.split:
             chosen["split"] = {**slice_of(dataset.split, "rows"), "part": split}
-        data = self.folder / source.path
-        node = self._node("rows", source.sha256, slice=chosen, sources={"data": data})
+        files = self._data(source.path)
+        if isinstance(source.path, HubData) and files:
+            del chosen["path"]["hub"]  # a folder is known by its files
+        node = self._node("rows", source.sha256, slice=chosen, sources=files)
         if source.sha256 and node.digests["data"] != source.sha256:
             raise BuildError(
-                f"{data}: SHA-256 is {node.digests['data']}, but dataset.{split}.sha256 "
+                f"{files['data']}: SHA-256 is {node.digests['data']}, but dataset.{split}.sha256 "
                 f"says {source.sha256}; this is another file: fetch the right one or correct the recipe"
             )
         return node
+
+    def _data(self, path: str | HubData) -> dict[str, Path]:
+        """Role -> source file of rows; none of a data set of the hub, whose revision is in the slice."""
+        if isinstance(path, str):
+            return {"data": self.folder / path}
+        return {} if path.revision else folder_files(self.folder / path.hub)
 
     def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
         return self._node(

@@ -28,6 +28,9 @@ def pin_data(path: Path) -> list[str]:
     for split, source in (("train", dataset.train), ("test", dataset.test)):
         if source is None:
             continue
+        if not isinstance(source.path, str):
+            said.append(f"{path}: dataset.{split} is of the hub, which its revision pins")
+            continue
         data = path.parent / source.path
         if source.sha256:
             said.append(f"{path}: dataset.{split} has its sha256 already")

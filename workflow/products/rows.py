@@ -18,8 +18,9 @@ import orjson
 from pydantic import TypeAdapter
 
 from workflow.errors import BuildError
-from workflow.formats import BadRow, Row, reader
+from workflow.formats import BadRow, Dropped, Row, reader
 from workflow.formats.reading import Items, Lines, blocks
+from workflow.hub_data import exported
 from workflow.processes import in_order
 from workflow.progress import say
 from workflow.recipe.dataset import Source
@@ -51,7 +52,7 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: More bad rows than the recipe allows, two rows with one id, or no row at all.
     """
-    path = job.sources["data"]
+    path = job.sources.get("data") or exported(job.slice["path"], job.sources, job.work)
     split = job.slice.get("split")
     source: Any = TypeAdapter(Source).validate_python(
         {**{k: v for k, v in job.slice.items() if k != "split"}, "path": str(path)}
@@ -88,7 +89,7 @@ def _write(job: Job, runs: list[Run], path: Path) -> int:
 class _Reading:
     """Turns blocks of the source into sorted runs."""
 
-    rows_of: Callable[[Any], Iterator[Row]]
+    rows_of: Callable[[Any], Iterator[Row | Dropped]]
     split: dict[str, Any] | None
     allowed: int
     folder: Path
@@ -104,7 +105,7 @@ class _Reading:
             try:
                 if isinstance(record, ValueError):
                     raise BadRow(str(record))
-                rows = [self._found(line, row) for row in self.rows_of(record)]
+                rows = [self._found(line, row) for row in self.rows_of(record) if isinstance(row, Row)]
             except BadRow as error:
                 bad.append((line, str(error)))
                 if len(bad) > self.allowed:
