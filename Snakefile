@@ -48,7 +48,7 @@ container: "docker://python:3.11"
 
 wildcard_constraints:
     address="[0-9a-f]{32}",
-    recipe="[A-Za-z0-9][A-Za-z0-9._-]*",
+    recipe="(rehearsal/)?[A-Za-z0-9][A-Za-z0-9._-]*",
     name="|".join(name.replace(".", r"\.") for name in PUBLISHED if name not in FOLDERS),
 
 

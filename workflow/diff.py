@@ -12,7 +12,7 @@ from workflow.errors import BuildError
 from workflow.fields import flat
 from workflow.graph import Draw, Graph
 from workflow.node import Node
-from workflow.settle import RESULTS
+from workflow.settle import in_results
 from workflow.state import in_flow
 from workflow.store.store import Store
 
@@ -42,8 +42,8 @@ def compare(one: str, other: str, store: Store) -> str:
 
 
 def _is_built(what: str) -> bool:
-    parts = Path(what).parts
-    return parts[:1] == (str(RESULTS),) and len(parts) == 2
+    shown = in_results(Path(what))
+    return shown is not None and not shown[1]
 
 
 def _recipe(what: str, store: Store) -> tuple[Draw, str]:
@@ -57,7 +57,8 @@ def _before(what: str, store: Store) -> tuple[Other, Graph | None]:
         draw, name = _recipe(what, store)
         graph = draw.recipe(name)
         return Drawn(graph), graph
-    last = LastBuild(store, Path(what).name)
+    shown = in_results(Path(what))
+    last = LastBuild(store, shown[0] if shown else what)
     if not last.starts:
         raise BuildError(f"{what}: nothing was published there yet; build it first")
     return last, None

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+_MODEL = {
+    "hub": "model.base",
+    "scratch": "model.base",
+    "stand_in": "model.base.stand_in.family",
+    "": "model",
+}
 SECTIONS: dict[str, dict[str, str]] = {
     "rows": {"split": "dataset.split", "": "dataset.{split}"},
     "shards": {"": "prompt"},
-    "tokenizer": {"hub": "model.base", "scratch": "model.base", "": "model"},
-    "model": {"hub": "model.base", "scratch": "model.base", "": "model"},
+    "tokenizer": _MODEL,
+    "model": _MODEL,
     "adapter": {"": ""},
     "merged": {"": "tuning"},
     "predictions": {"": ""},

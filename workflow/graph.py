@@ -17,7 +17,8 @@ from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.source import HubData
-from workflow.recipe.training import RecipeBase, ScratchBase
+from workflow.recipe.training import RecipeBase, ScratchBase, StandIn, StandInBase
+from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import folder_files, source_digest
 from workflow.store.store import Store
 
@@ -87,10 +88,13 @@ class Draw:
             return self.graphs[name]
         if name in self.drawing:
             raise BuildError(f"recipes name each other in a circle: {' -> '.join([*self.drawing, name])}")
-        path = recipe_path(name, self.folder)
+        path = recipe_path(name.removeprefix(REHEARSAL), self.folder)
         self.drawing.append(name)
         try:
-            self.graphs[name] = self._graph(load_recipe(path), path)
+            recipe = load_recipe(path)
+            if name.startswith(REHEARSAL):
+                recipe = rehearsed(recipe, path)
+            self.graphs[name] = self._graph(recipe, path)
         finally:
             self.drawing.pop()
         return self.graphs[name]
@@ -180,6 +184,8 @@ class _Products:
         model = self.recipe.model
         if model.is_hub:
             return self._node(product, slice={"hub": model.base, "revision": model.revision})
+        if isinstance(model.base, StandInBase):
+            return self._stand_in(product, model.base.stand_in)
         scratch = isinstance(model.base, ScratchBase)
         folder = self.folder / (
             model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base)
@@ -190,6 +196,15 @@ class _Products:
             sources = choose(folder, scratch)
             known[product, folder, scratch] = self._node(product, slice={"scratch": scratch}, sources=sources)
         return known[product, folder, scratch]
+
+    def _stand_in(self, product: str, chosen: StandIn) -> Node:
+        """A model's own tokenizer is used as it is; its configuration, or its family's, is made small."""
+        if chosen.like is None:
+            return self._node(product, slice={"stand_in": chosen.family})
+        sources = tokenizer_files(self.folder / chosen.like)
+        if product == "tokenizer":
+            return self._node(product, slice={"scratch": False}, sources=sources)
+        return self._node(product, slice={"stand_in": None}, sources=sources)
 
     def _tokenizer(self) -> Node:
         base = self.recipe.model.base

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from workflow.errors import BuildError
+from workflow.rehearsal import REHEARSAL
 from workflow.settle import PUBLISHED
 from workflow.store.address import canonical
 from workflow.store.build import intact
@@ -40,6 +41,11 @@ def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
     return target
 
 
+def _name(folder: Path) -> str:
+    rehearsed = folder.parent.name == REHEARSAL.rstrip("/")
+    return f"{REHEARSAL if rehearsed else ''}{folder.name}"
+
+
 def _absent(file: str) -> str:
     """Why a finished product does not have a file."""
     return "its rows belong to no groups" if file == "submission.jsonl" else "it was not written"
@@ -62,4 +68,4 @@ def _note_built(store: Store, recipe: Path, name: str, entry: dict[str, Any]) ->
         built[name] = {**entry, "run": read_json(record) if record.exists() else {}}
         write_atomic(path, canonical(built) + b"\n")
         shown = {(str(shown["product"]), str(shown["address"])) for shown in built.values()}
-        write_root(store, recipe, recipe.name, published=shown)
+        write_root(store, recipe, _name(recipe), published=shown)

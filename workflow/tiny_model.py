@@ -48,22 +48,37 @@ def write_model(folder: str | Path) -> None:
         folder: Where to write; made if absent. Files of these names are replaced.
     """
     folder = Path(folder)
+    identities = write_tokenizer(folder)
+    write_json(folder / "config.json", _config(max(identities.values()) + 1, identities))
+
+
+def write_tokenizer(folder: Path) -> dict[str, int]:
+    """Write the tokenizer's files alone, and the tokens that generation stops at.
+
+    Args:
+        folder: Where to write; made if absent.
+
+    Returns:
+        Ids of the special tokens, the last ones that there are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary, merges = _vocabulary()
     (folder / "tokenizer.json").write_text(_tokenizer(vocabulary, merges), encoding="utf-8")
     identities = {token: len(vocabulary) + i for i, token in enumerate(SPECIALS)}
-    files = {
-        "tokenizer_config.json": _tokenizer_config(identities),
-        "config.json": _config(len(vocabulary) + len(SPECIALS), identities),
-        "generation_config.json": {
-            "do_sample": False,
-            "eos_token_id": [identities["<|im_end|>"], identities["<|endoftext|>"]],
-            "pad_token_id": identities["<|endoftext|>"],
-        },
+    stops = {
+        "do_sample": False,
+        "eos_token_id": [identities["<|im_end|>"], identities["<|endoftext|>"]],
+        "pad_token_id": identities["<|endoftext|>"],
     }
-    for name, content in files.items():
-        text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(identities))
+    write_json(folder / "generation_config.json", stops)
+    return identities
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a configuration as people read it, the same bytes every time."""
+    text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -19,7 +19,7 @@ from workflow.earlier import LastBuild
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
-from workflow.settle import NOTHING, PUBLISHED, RESULTS, last_files, problems_of
+from workflow.settle import NOTHING, PUBLISHED, in_results, last_files, problems_of
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef
 from workflow.store.store import Store
@@ -188,12 +188,11 @@ def asked(target: str) -> tuple[Path, str, list[str] | None]:
     path = Path(target)
     if path.suffix == ".yaml":
         return path.parent, path.stem, None
-    parts = path.parts
-    if parts[:1] == (str(RESULTS),) and len(parts) > 1:
-        files = ["/".join(parts[2:])] if len(parts) > 2 else None
-        if files and files[0] not in PUBLISHED:
+    if shown := in_results(path):
+        recipe, file = shown
+        if file and file not in PUBLISHED:
             raise BuildError(f"{target}: no such file; there are: {', '.join(PUBLISHED)}")
-        return Path("recipes"), parts[1], files
+        return Path("recipes"), recipe, [file] if file else None
     return Path("recipes"), target.rstrip("/"), None
 
 

@@ -33,6 +33,10 @@ def make(job: Job) -> dict[str, Any]:
     folder.mkdir(parents=True)
     for name, path in files.items():
         shutil.copyfile(path, folder / name)
+    if "stand_in" in job.slice:
+        from workflow.stand_in import write_tokenizer_files
+
+        write_tokenizer_files(folder, job.slice["stand_in"])
     return {"tokens": write_tokenizer(folder, job.out)}
 
 
@@ -72,8 +76,11 @@ def write_tokenizer(folder: Path, out: Path) -> int:
 
 
 def _begin(tokenizer: Any) -> str:
-    with_own = tokenizer("a")["input_ids"]
-    return str(tokenizer.bos_token) if with_own[:1] == [tokenizer.bos_token_id] else ""
+    """What the tokenizer puts in front of a text: its BOS token, GLM's two tokens, or nothing."""
+    with_own, alone = (tokenizer("a", add_special_tokens=own)["input_ids"] for own in (True, False))
+    tokens = tokenizer.convert_ids_to_tokens(with_own)
+    place = next((i for i in range(len(tokens)) if with_own[i : i + len(alone)] == alone), 0)
+    return "".join(tokens[:place])
 
 
 def _positions(folder: Path) -> int | None:

@@ -18,8 +18,39 @@ class RecipeBase(Section):
     """A model made by another recipe: its merged checkpoint."""
 
     recipe: str = leaf(
-        of=(SOURCE,), description="Name of the other recipe.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+        of=(SOURCE,),
+        description="Name of the other recipe; `rehearsal/<recipe>` is its rehearsal.",
+        pattern=r"^(rehearsal/)?[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
+
+
+class StandIn(Section):
+    """Which model a tiny one with random weights stands in for."""
+
+    family: str | None = leaf(
+        None,
+        of=("model", "tokenizer"),
+        description="Family of the model, transformers' `model_type`, with a tokenizer of bytes.",
+        min_length=1,
+    )
+    like: str | None = leaf(
+        None,
+        of=(SOURCE,),
+        description="Folder with the model's own config.json and tokenizer, relative to the recipe.",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> StandIn:
+        if (self.family is None) == (self.like is None):
+            raise ValueError("give either `family` or `like`")
+        return self
+
+
+class StandInBase(Section):
+    """A tiny model with random weights, of the architecture of a large one: what rehearsals train."""
+
+    stand_in: StandIn = Field(description="Which model it stands in for.")
 
 
 class ScratchBase(Section):
@@ -35,10 +66,10 @@ class ScratchBase(Section):
 class Model(Section):
     """The model that training starts from."""
 
-    base: str | RecipeBase | ScratchBase = leaf(
+    base: str | RecipeBase | ScratchBase | StandInBase = leaf(
         of=("model", "tokenizer"),
-        description="Hub id (with `revision`), local folder (without), `{recipe: name}` or "
-        "`{scratch: folder}`.",
+        description="Hub id (with `revision`), local folder (without), `{recipe: name}`, "
+        "`{scratch: folder}` or `{stand_in: {family: name}}`.",
     )
     revision: str | None = leaf(
         None,

@@ -1,0 +1,155 @@
+"""A rehearsal: a recipe made small, to prove its graph on any machine before a GPU is booked.
+
+A function from recipe to recipe, which reads nothing but which files are there; what it gives is built as
+any other recipe is. Data format, steps, prompt template, tuning method, DeepSpeed stage, sampling and voting
+stay; model, rows, steps and answers become small. docs/recipes.md says what is changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from workflow.devices import visible_gpus
+from workflow.errors import BuildError
+from workflow.models import TOKENIZER
+from workflow.recipe import Recipe
+from workflow.recipe.training import UNPINNED
+
+REHEARSAL = "rehearsal/"
+"""Before the name of a recipe: its rehearsal."""
+FAMILIES = {
+    r"qwen3(?!.*-a\d+b)(?!.*(next|vl|omni|coder-480))": "qwen3",
+    r"qwen(1\.5|2|2\.5)-(?!vl|audio)": "qwen2",
+    r"glm-(4|z1)-\d+b.*-0414": "glm4",
+    r"glm-4-9b.*-hf": "glm",
+    r"llama-?[23]|tinyllama|vicuna": "llama",
+    r"mistral": "mistral",
+}
+"""What the name of a hub model tells of its family, where its files are not at hand."""
+ROWS = {"train": 64, "test": 8}
+BATCH, STEPS, DRAWS, TOKENS = 8, 4, 3, 8
+STAND_INS = "rehearsal"
+"""Folder beside a recipe's data that holds some rows of the same format, under the same names."""
+STRETCH = 6
+"""Tokens of a stand-in's tokenizer, at most, for one of a real one: its tokens are bytes."""
+
+Told = dict[str, Any]
+
+
+def rehearsed(recipe: Recipe, path: Path) -> Recipe:
+    """The rehearsal of the recipe in the file `path`.
+
+    Raises:
+        BuildError: There are neither its rows nor others in their place, or the family of its model is not
+            known.
+    """
+    told = recipe.model_dump(mode="json", exclude_unset=True)
+    folder = path.parent
+    told["model"], bytes_only = _model(told["model"], folder)
+    for place, source in _sources(told["dataset"]):
+        _stand_in_rows(place, source, folder)
+    told["prompt"] = _prompt(told["prompt"], bytes_only)
+    _shorten(told)
+    try:
+        return Recipe.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BuildError(f"its rehearsal would be no recipe: {place}: {first['msg']}") from None
+
+
+def _model(model: Told, folder: Path) -> tuple[Told, bool]:
+    """The tiny model, and whether its tokens are bytes."""
+    base = model["base"]
+    if isinstance(base, dict) and "recipe" in base:
+        return model | {"base": {"recipe": REHEARSAL + base["recipe"]}}, False
+    if isinstance(base, dict) and "stand_in" in base:
+        return model, "family" in base["stand_in"]
+    revision = model.pop("revision", None)
+    if revision is None:
+        like = base["scratch"] if isinstance(base, dict) else base
+    else:
+        like = _fetched(base, revision)
+    chosen = {"like": like} if like else {"family": _family(base)}
+    return model | {"base": {"stand_in": chosen}}, like is None
+
+
+def _fetched(repository: str, revision: str) -> str | None:
+    """The folder in the hub's cache with a model's configuration and tokenizer, if both are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    commit = "main" if revision == UNPINNED else revision
+    found = {name: try_to_load_from_cache(repository, name, revision=commit) for name in TOKENIZER}
+    there = {name for name, path in found.items() if isinstance(path, str)}
+    if "config.json" not in there or not {"tokenizer.json", "tokenizer.model"} & there:
+        return None
+    return str(Path(str(found["config.json"])).parent)
+
+
+def _family(repository: str) -> str:
+    for pattern, family in FAMILIES.items():
+        if re.search(pattern, repository, re.IGNORECASE):
+            return family
+    raise BuildError(
+        f"model.base: {repository} tells no family that a rehearsal knows; fetch its configuration and "
+        f"tokenizer once: `hf download {repository} --include '*.json' 'tokenizer*'`"
+    )
+
+
+def _sources(dataset: Told) -> Iterator[tuple[str, Told]]:
+    for split in ("train", "test"):
+        if split in dataset:
+            yield split, dataset[split]
+
+
+def _stand_in_rows(place: str, source: Told, folder: Path) -> None:
+    """Take rows of the same format where the recipe's own are not there."""
+    path = source["path"]
+    if isinstance(path, dict):
+        own, other = Path(path["hub"]), Path("data") / STAND_INS / path["hub"]
+        if path.get("revision") is None and (folder / own).is_dir():
+            return
+    else:
+        own, other = Path(path), Path(path).parent / STAND_INS / Path(path).name
+        if (folder / own).is_file():
+            return
+    if not (folder / other).exists():
+        raise BuildError(
+            f"dataset.{place}: neither {folder / own} is there nor {folder / other}; put some rows of the "
+            "same format there, under that name"
+        )
+    source.pop("sha256", None)
+    source["path"] = str(other)
+    if isinstance(path, dict):
+        named = {name: value for name, value in path.items() if name in ("split", "config")}
+        source["path"] = {"hub": str(other), **named}
+
+
+def _prompt(prompt: Told, bytes_only: bool) -> Told:
+    """The limits in tokens of the model that is rehearsed with."""
+    if not bytes_only:
+        return prompt
+    limits = ("max_length", "max_source_length", "max_target_length")
+    longer = {name: STRETCH * prompt[name] for name in limits if isinstance(prompt.get(name), int)}
+    return {name: value for name, value in prompt.items() if name != "max_cut"} | longer
+
+
+def _shorten(told: Told) -> None:
+    """Few steps, few and short answers, on two processes where DeepSpeed is used."""
+    processes = min(2, len(visible_gpus()) or 2) if told.get("deepspeed") else 1
+    execution = told.get("execution", {})
+    kept = {name: value for name, value in execution.items() if name in ("gradient_checkpointing",)}
+    told["execution"] = kept | {"processes": processes, "micro_batch": 1, "save_steps": 2}
+    if training := told.get("training"):
+        batch = min(BATCH, training["batch_size"])
+        training |= {"batch_size": max(batch - batch % processes, processes), "log_steps": 1, "epochs": 1}
+    if sampling := told.get("sampling"):
+        sampling["n"] = min(DRAWS, sampling["n"])
+        sampling["max_tokens"] = min(TOKENS, sampling["max_tokens"])
+    if scoring := told.get("scoring"):
+        scoring["resamples"] = 100
