@@ -133,12 +133,12 @@ class _Reading:
 
     def _found(self, line: int, row: Row) -> Found | None:
         try:
-            body = orjson.dumps(row.json(), option=orjson.OPT_SORT_KEYS)
+            body = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise BadRow(f"cannot be written as JSON ({error})") from None
         name = row.id
         if not name:
-            name = hashlib.blake2b(body, digest_size=16).hexdigest()
+            name = hashlib.sha256(body).hexdigest()[:32]
             body = body.replace(b'"id":""', f'"id":"{name}"'.encode(), 1)
         if self.split and _part(row.group or name, self.split) != self.split["part"]:
             return None
