@@ -36,6 +36,11 @@ HUB_DATA = MAIN.replace(
 )
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
 PLAIN = MAIN.replace("max_length: 256", "chat_template: plain, max_length: 256")
+SAMPLED = MAIN.replace("train.jsonl, format: round1", "train.jsonl, format: round1, sample: {n: 5, seed: 2}")
+TOGETHER = MAIN.replace(
+    "train: {path: data/train.jsonl, format: round1}",
+    "train: {format: mixture, sources: {one: {path: data/train.jsonl, format: round1}}}",
+)
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
 SHA = "sha256: " + "0" * 64
 
@@ -128,6 +133,12 @@ EDITS = [
     Edit("dataset.train.id", "id: key", "id: text", COLUMNS),
     Edit("dataset.train.gold", "gold: answer", "gold: text", COLUMNS),
     Edit("dataset.test.bad_rows", "test.jsonl, format: round1", "test.jsonl, format: round1, bad_rows: 1"),
+    Edit("dataset.train.sample.n", "n: 5", "n: 6", SAMPLED),
+    Edit("dataset.train.sample.share", "n: 5", "share: 0.5", SAMPLED),
+    Edit("dataset.train.sample.seed", "seed: 2", "seed: 3", SAMPLED),
+    Edit("dataset.train.sample.deduplicate", "n: 5", "n: 5, deduplicate: true", SAMPLED),
+    Edit("dataset.train.sample.repeat", "n: 5", "n: 5, repeat: 2", SAMPLED),
+    Edit("dataset.train.sources", "{one:", "{two: {path: data/copy.jsonl, format: round1}, one:", TOGETHER),
     Edit("dataset.split.test", "test: 0.5", "test: 0.25", SPLIT),
     Edit("dataset.split.seed", "seed: 1}", "seed: 2}", SPLIT),
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
@@ -167,6 +178,7 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
+    _add("sampling.engine", "engine: transformers"),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),

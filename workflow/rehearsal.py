@@ -102,9 +102,20 @@ def _family(repository: str) -> str:
 
 
 def _sources(dataset: Told) -> Iterator[tuple[str, Told]]:
+    """Place and source of every source that is a file or a data set, with its sample made small."""
     for split in ("train", "test"):
-        if split in dataset:
-            yield split, dataset[split]
+        source = dataset.get(split, {})
+        for name, part in source.get("sources", {}).items():
+            yield f"{split}.sources.{name}", _sampled(part, split)
+        if source and "sources" not in source:
+            yield split, _sampled(source, split)
+
+
+def _sampled(source: Told, split: str) -> Told:
+    told = source.get("sample", {})
+    kept = {name: told[name] for name in ("seed", "deduplicate") if name in told}
+    source["sample"] = kept | {"n": min(ROWS[split], told.get("n") or ROWS[split])}
+    return source
 
 
 def _stand_in_rows(place: str, source: Told, folder: Path) -> None:

@@ -12,7 +12,7 @@ A shard's tensors, for its R rows (those left out included, with no tokens):
 - `trained` uint8 [tokens / 8]: one bit per token (np.packbits), 1 where the label counts
 - `offsets` int64 [R + 1], `prompt_tokens` int32 [R]
 - `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens` int32 [R]: what the limits did
-- `digests` uint8 [R, 16]: blake2b-128 of the row's id and messages
+- `digests` uint8 [R, 16]: of the row's id and messages
 - `ids` uint8: the row ids as a JSON list
 """
 
@@ -60,8 +60,8 @@ class Rendering:
 
 
 def digest_of_row(asked: bytes) -> bytes:
-    """blake2b-128 of a row's id and messages (JSON), 16 bytes."""
-    return hashlib.blake2b(asked, digest_size=16).digest()
+    """Half of the SHA-256 of what a row asks (JSON), 16 bytes."""
+    return hashlib.sha256(asked).digest()[:16]
 
 
 def shard_name(number: int) -> str:

@@ -13,6 +13,7 @@ from workflow.store.build import Make
 
 VERSIONS = {
     "rows": 2,
+    "mixture": 1,
     "overlap": 1,
     "tokenizer": 2,
     "model": 1,
