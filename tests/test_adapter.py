@@ -15,7 +15,7 @@ from workflow.errors import BuildError
 from workflow.products import adapter
 from workflow.tokens import TokenRow, read_rows
 from workflow.training.program import explain, leave_error
-from workflow.training.spec import Batching, Spec, batching, optimizer_steps
+from workflow.training.spec import Batching, Spec, batching
 from workflow.training.stream import Collator, Stream, order
 
 
@@ -24,7 +24,7 @@ def spec(tmp_path: Path, **changes: Any) -> Spec:
         "slice": {"deepspeed": None}, "shards": "", "model": "", "out": "",
         "folder": str(tmp_path), "resume": None,
         "micro_batch": 4, "accumulation": 1, "gradient_checkpointing": False, "save_steps": 1,
-        "keep_checkpoints": 1,
+        "save_epochs": None, "keep_checkpoints": 1,
     }  # fmt: skip
     return Spec(**(given | changes))
 
@@ -48,10 +48,18 @@ def test_a_batch_that_cannot_be_spread_names_what_can() -> None:
 
 
 def test_steps_are_those_of_one_stream_of_all_epochs() -> None:
-    assert optimizer_steps(26, 3, 4) == 20  # 78 rows, not three times ceil(26 / 4)
+    stream = Stream(units(token_rows(26)), 3, 3, 4)
+    assert stream.steps == 20  # 78 rows, not three times ceil(26 / 4)
+    assert Stream(units(token_rows(26)), None, 3, 4, max_steps=9).positions == stream.positions[:36]
+    assert [step for step in range(1, 21) if stream.ends_epochs(step, 1)] == [7, 13, 20]
+    assert [step for step in range(1, 21) if stream.ends_epochs(step, 2)] == [13]
 
 
 # --- order ----------------------------------------------------------------------------------------------
+
+
+def units(rows: list[TokenRow]) -> list[tuple[TokenRow, ...]]:
+    return [(row,) for row in rows]
 
 
 def test_each_epoch_is_another_permutation() -> None:
@@ -64,9 +72,9 @@ def test_each_epoch_is_another_permutation() -> None:
 
 def test_a_stream_is_the_order_then_blank_rows() -> None:
     rows = token_rows(5)
-    stream = Stream(rows, 1, 3, 4)
+    stream = Stream(units(rows), 1, 3, 4)
     assert len(stream) == 8
-    assert [row.id if row else None for row in map(stream.__getitem__, range(8))] == [
+    assert [unit[0].id if unit else None for unit in map(stream.__getitem__, range(8))] == [
         *(row.id for row in longest_first(rows, order(5, 1, 3))), None, None, None,
     ]  # fmt: skip
 
@@ -79,9 +87,9 @@ def longest_first(rows: list[TokenRow], positions: list[int], size: int = 4) -> 
 
 def test_a_batch_has_the_rows_of_the_order_whatever_their_lengths() -> None:
     rows = token_rows(26)
-    stream, positions = Stream(rows, 3, 3, 8), order(26, 3, 3)
+    stream, positions = Stream(units(rows), 3, 3, 8), order(26, 3, 3)
     for i in range(0, len(stream), 8):
-        batch = [row for row in map(stream.__getitem__, range(i, i + 8)) if row]
+        batch = [unit[0] for unit in map(stream.__getitem__, range(i, i + 8)) if unit]
         assert sorted(row.id for row in batch) == sorted(rows[p].id for p in positions[i : i + 8])
         lengths = [len(row.input_ids) for row in batch]
         assert lengths == sorted(lengths, reverse=True)
@@ -109,7 +117,7 @@ def test_adapters_are_float32_and_the_last_step_is_logged(
 @pytest.mark.slow
 def test_a_blank_row_has_one_token_and_no_label() -> None:
     row = TokenRow("a", np.array([5, 0, 7], np.int32), np.array([0, 1, 1], np.uint8), 1)
-    batch = Collator(0)([row, None])
+    batch = Collator(0)([(row,), None])
     assert batch["input_ids"].tolist() == [[5, 0, 7], [0, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]  # a token equal to padding is a token
     assert batch["labels"].tolist() == [[-100, 0, 7], [-100, -100, -100]]
@@ -158,7 +166,9 @@ def test_fewer_gpus_than_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_deepspeed_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "find_spec", lambda name: None)
-    with pytest.raises(BuildError, match="deepspeed is not installed .* pip install deepspeed"):
+    with pytest.raises(
+        BuildError, match="deepspeed is not installed but the recipe asks for it: pip install deepspeed"
+    ):
         adapter.make(job(tmp_path, {}, stage=2))
 
 
@@ -203,10 +213,7 @@ def by_hand(inputs: dict[str, Path], training: dict[str, Any]) -> tuple[list[flo
     model = AutoModelForCausalLM.from_pretrained(inputs["model"])
     rows = list(read_rows(inputs["shards"]))
     positions = order(len(rows), training["epochs"], training["seed"])
-    size, steps = (
-        training["batch_size"],
-        optimizer_steps(len(rows), training["epochs"], training["batch_size"]),
-    )
+    size, steps = training["batch_size"], math.ceil(len(positions) / training["batch_size"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=training["learning_rate"], weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     seen = []
