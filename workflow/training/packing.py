@@ -1,7 +1,7 @@
 """Global best-fit-decreasing packing: every row goes, longest first, where it leaves the least room.
 
-Johnson et al. 1974 (doi:10.1137/0203025): at most 11/9 of the fewest sequences; with the lengths of real
-rows 99.9 % of the tokens are real. Decided by lengths and ids alone.
+Johnson et al. 1974 (doi:10.1137/0203025): at most 11/9 of the fewest sequences; with lengths like those of
+tutorial 0 in sequences of 4096, 99.7 % of the tokens are real. Decided by lengths and ids alone.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def train(spec: Spec) -> None:
     rows, held = hold_out(list(read_rows(Path(spec.shards))), training.validation)
     units = pack(rows, training.packing.length) if training.packing else [(row,) for row in rows]
     stream = Stream(
-        units, training.epochs, training.seed, training.batch_size, training.max_steps,
+        units, training.epochs, training.seed, training.batch_size, _last_step(spec, training),
         training.group_by_length,
     )  # fmt: skip
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -54,7 +54,7 @@ def train(spec: Spec) -> None:
     check_targets(spec)
     base = base_folder(spec, training.seed)
     _join(bool(spec.slice["deepspeed"]))
-    arguments = training_arguments(spec, training, _steps(spec, training, stream))
+    arguments = training_arguments(spec, training, stream.steps)
     model = load_model(spec, base, training.seed)
     set_seed(training.seed)  # adapters are drawn from the same state, however the base was loaded
     pad = read_rendering(Path(spec.shards)).pad_token_id
@@ -102,13 +102,13 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
-def _steps(spec: Spec, training: Training, stream: Stream) -> int:
-    """Steps to train to: all, or no further than where early stopping ended before the job was killed."""
+def _last_step(spec: Spec, training: Training) -> int | None:
+    """Where the recipe ends, or where early stopping had ended before the job was killed."""
     if spec.resume and training.validation:
         losses = losses_of(Path(spec.resume))
         if verdict(losses, training.validation).stop:
             return losses[-1][0]
-    return stream.steps
+    return training.max_steps
 
 
 def _prove_isolation(spec: Spec, trainer: Trainer) -> None:
