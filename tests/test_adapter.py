@@ -172,6 +172,19 @@ def test_deepspeed_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         adapter.make(job(tmp_path, {}, stage=2))
 
 
+def test_missing_packages_are_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "find_spec", lambda name: None)
+    tracked = job(tmp_path / "a", {}, execution={"report_to": ["comet_ml"]})
+    with pytest.raises(
+        BuildError, match="comet-ml is not installed but execution.report_to asks for it: pip"
+    ):
+        adapter.make(tracked)
+    with pytest.raises(BuildError, match="bitsandbytes is not installed but training.optimizer asks for it"):
+        adapter.make(job(tmp_path / "b", {}, optimizer="paged_adamw_8bit"))
+
+
 def test_a_batch_that_two_processes_cannot_share_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="batch_size 3 cannot be spread over 2 processes"):
         adapter.make(job(tmp_path, {}, processes=2, batch_size=3))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forked_training import Forks, forks, newest, spec_of
+from forked_training import SECRET, Forks, forks, newest, spec_of
 from tiny_training import FULL, LORA, files, job, losses, token_rows, write_inputs
 
 from workflow.errors import BuildError
@@ -304,6 +304,9 @@ def test_a_file_of_ones_own_reaches_the_engine(
     assert spec_of(given).deepspeed["zero_optimization"]["reduce_bucket_size"] == 12345  # type: ignore[index]
     assert newest(tmp_path / "work/world-1x4") == 20
     assert (tmp_path / "work/world-1x4/checkpoint-13").exists()  # the end of the second epoch
+    everything = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(everything) > 20
+    assert not [path for path in everything if SECRET.encode() in path.read_bytes()]
     own.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(BuildError, match="stage is 3, deepspeed.zero_stage says 2"):
         spec_of(given)

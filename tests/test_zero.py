@@ -9,7 +9,7 @@ import pytest
 from workflow.errors import BuildError
 from workflow.recipe.training import DeepSpeed
 from workflow.training.spec import Batching
-from workflow.zero import deepspeed_config, smallest_stage, with_users_own
+from workflow.zero import deepspeed_config, hint, smallest_stage, with_users_own
 
 
 def config(stage: int, dtype: str = "float32", **more: Any) -> Any:
@@ -117,3 +117,9 @@ def test_the_smallest_stage_that_fits() -> None:
     assert smallest_stage(*full, 4, 2, gpu) == 2  # 15 + 27
     assert smallest_stage(*full, 2, 2, gpu) == 3
     assert smallest_stage(*lora, 8, 2, gpu) == 0
+    assert hint(3, 2) == (
+        "hint: weights, gradients and optimizer state would fit these GPUs with deepspeed.zero_stage 2, "
+        "which exchanges less than stage 3"
+    )
+    assert hint(3, 3) is None
+    assert hint(2, 0) is None

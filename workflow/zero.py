@@ -183,3 +183,13 @@ def smallest_stage(parameters: int, trained: int, processes: int, bytes_each: in
         weights + (gradients + state) / processes,
     ]
     return next((stage for stage, need in enumerate(needs) if need <= 0.6 * memory), 3)
+
+
+def hint(stage: int, smallest: int) -> str | None:
+    """A word about a stage that is higher than it need be; nothing is changed."""
+    if stage < 3 or smallest == 3:
+        return None
+    return (
+        f"hint: weights, gradients and optimizer state would fit these GPUs with deepspeed.zero_stage "
+        f"{smallest}, which exchanges less than stage 3"
+    )

@@ -181,6 +181,7 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "warning",
+        "TENSORBOARD_LOGGING_DIR": f"logs/tensorboard/{job.work.name}",  # not in the work folder, which goes
         **alone,
         **cpu,
     }

@@ -29,6 +29,7 @@ from workflow.training.spec import Spec
 from workflow.training.stream import Collator, Stream
 from workflow.training.verdict import losses_in, losses_of, verdict
 from workflow.training.watch import RANK, Watch, tell
+from workflow.zero import hint, smallest_stage
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 LOGGED = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
@@ -72,11 +73,13 @@ def train(spec: Spec) -> None:
     if training.packing:
         check_positions(model)
         watch.started.append(lambda: _prove_isolation(spec, trainer))
+    if spec.deepspeed and torch.cuda.is_available():
+        watch.started.append(lambda: _hint_stage(spec, model))
     trainer.add_callback(watch)
     torch.manual_seed(training.seed + RANK)  # dropout: no two ranks draw the same mask
-    began = time.monotonic()
+    began = time.monotonic(), time.process_time()
     trainer.train(resume_from_checkpoint=spec.resume)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began[0], time.process_time() - began[1]
     chosen = _choose(spec, trainer, training.validation)
     save_model(spec, trainer)
     if RANK == 0:
@@ -114,6 +117,16 @@ def _last_step(spec: Spec, training: Training) -> int | None:
 def _prove_isolation(spec: Spec, trainer: Trainer) -> None:
     config = trainer.accelerator.unwrap_model(trainer.model).config
     prove_isolation(trainer.model_wrapped, config, trainer.args.device, spec.slice["model"]["dtype"])
+
+
+def _hint_stage(spec: Spec, model: Any) -> None:
+    """Say so when a smaller ZeRO stage would do."""
+    every, trained = _parameters(model)
+    each = getattr(torch, spec.slice["model"]["dtype"]).itemsize
+    memory = torch.cuda.get_device_properties(0).total_memory
+    line = hint(spec.slice["deepspeed"]["zero_stage"], smallest_stage(every, trained, WORLD, each, memory))
+    if line:
+        tell(spec, line)
 
 
 def _choose(spec: Spec, trainer: Trainer, validation: Validation | None) -> int:
@@ -162,19 +175,21 @@ def _counts(stream: Stream, held: list[Any], training: Training, chosen: int) ->
     return counts
 
 
-def _finish(spec: Spec, trainer: Trainer, stream: Stream, counts: dict[str, Any], seconds: float) -> None:
+def _finish(
+    spec: Spec, trainer: Trainer, stream: Stream, counts: dict[str, Any], seconds: tuple[float, float]
+) -> None:
     """Save the loss log and the facts."""
     out, steps = Path(spec.out), int(trainer.state.global_step)
     (out / "loss.jsonl").write_text("".join(_log(trainer.state.log_history, stream)))
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    every, learned = _parameters(trainer.accelerator.unwrap_model(trainer.model))
     tokens, trained = stream.seen(steps)
     facts = {
         **counts,
         "steps": steps,
         "tokens": tokens,
         "trained_tokens": trained,
-        "parameters": sum(_size(p) for p in model.parameters()),
-        "trained_parameters": sum(_size(p) for p in model.parameters() if p.requires_grad),
+        "parameters": every,
+        "trained_parameters": learned,
     }
     (out / "training.json").write_text(json.dumps(facts, sort_keys=True) + "\n")
     write_atomic(spec.facts, json.dumps(facts).encode())
@@ -192,13 +207,16 @@ def _log(history: list[dict[str, Any]], stream: Stream) -> list[str]:
     return [json.dumps(line, sort_keys=True) + "\n" for line in lines.values()]
 
 
-def _size(parameter: Any) -> int:
-    """Elements of a parameter, of the whole one where ZeRO-3 has sharded it."""
-    return int(getattr(parameter, "ds_numel", None) or parameter.numel())
+def _parameters(model: Any) -> tuple[int, int]:
+    """Elements of all parameters and of those that are trained; whole ones where ZeRO-3 has sharded them."""
+    sizes = [
+        (int(getattr(p, "ds_numel", None) or p.numel()), bool(p.requires_grad)) for p in model.parameters()
+    ]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
-def _record(spec: Spec, trainer: Trainer, tokens: int, seconds: float) -> None:
-    """What differs from run to run; see `workflow.store.build`."""
+def _record(spec: Spec, trainer: Trainer, tokens: int, seconds: tuple[float, float]) -> None:
+    """What differs from run to run; see `workflow.store.build`. Seconds are by the clock and of this CPU."""
     cuda = torch.cuda.is_available()
     resumed = int(spec.resume.rpartition("-")[2]) if spec.resume else 0
     share = 1 - resumed / trainer.state.global_step
@@ -207,9 +225,10 @@ def _record(spec: Spec, trainer: Trainer, tokens: int, seconds: float) -> None:
         "micro_batch": spec.micro_batch,
         "gradient_accumulation": spec.accumulation,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "train_seconds": round(seconds, 3),
+        "train_seconds": round(seconds[0], 3),
+        "train_cpu_seconds": round(seconds[1], 3),
         "resumed_at_step": resumed,
-        "tokens_per_second": round(tokens * share / seconds, 1),
+        "tokens_per_second": round(tokens * share / seconds[0], 1),
         **({"peak_gpu_bytes": torch.cuda.max_memory_allocated()} if cuda else {}),
     }
     write_atomic(Path(spec.folder).parent / "run.json", json.dumps(record).encode())
