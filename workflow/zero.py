@@ -110,6 +110,27 @@ def with_users_own(config: dict[str, Any], own: Any, training: dict[str, Any]) -
     return _over(besides, config)
 
 
+def check_users_own(slice: dict[str, Any], execution: dict[str, Any], own: Any) -> None:
+    """Compare a user's file with the recipe as far as it goes before the number of processes is known.
+
+    Args:
+        slice: What decides the adapter.
+        execution: The recipe's section `execution`.
+        own: The file, as read from JSON.
+
+    Raises:
+        BuildError: It contradicts the recipe.
+    """
+    training = slice["training"]
+    config = deepspeed_config(
+        DeepSpeed.model_validate(slice["deepspeed"]), Batching(1, training["batch_size"], 1),
+        slice["model"]["dtype"], training["max_grad_norm"], execution.get("nvme_path"),
+    )  # fmt: skip
+    later = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    known = {key: value for key, value in own.items() if key not in later} if isinstance(own, dict) else own
+    with_users_own(config, known, training)
+
+
 def _contradiction(key: str, value: Any, ours: Any, decides: str) -> str:
     return f"{key} is {value}, {decides} says {'none' if ours is None else ours}"
 
