@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ SECRET = "sk-of-a-tracker-4711"
 
 
 class Forks:
-    """The server, started once per test module."""
+    """The server, started once per test session."""
 
     def __init__(self) -> None:
         environment = {
@@ -140,13 +140,6 @@ def _rank(number: int, request: dict[str, Any]) -> int:
     from workflow.training.program import main
 
     main(request["spec"])
-
-
-def forks() -> Iterator[Forks]:
-    """For a fixture."""
-    server = Forks()
-    yield server
-    server.close()
 
 
 if __name__ == "__main__":
