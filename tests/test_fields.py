@@ -20,7 +20,15 @@ dataset:
 prompt: {template: prompts/tiny.jinja, max_source_length: 90, max_target_length: 9, overflow: drop}
 model: {base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dtype: float32}
 tuning: {method: full}
-training: {epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}
+training:
+  max_steps: 9
+  learning_rate: 1e-3
+  lr_scheduler: {name: cosine_with_restarts, num_cycles: 2}
+  optimizer: adafactor
+  packing: {length: 99}
+  batch_size: 8
+  seed: 1
+  validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}
 sampling: {n: 1, temperature: 0, top_k: 5, max_tokens: 9, seed: 0}
 """
 PARSED = """\
@@ -30,7 +38,12 @@ dataset:
 prompt: {template: prompts/tiny.jinja, max_length: 90}
 model: {base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dtype: float32}
 tuning: {method: full}
-training: {epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}
+training:
+  epochs: 1
+  learning_rate: 1e-3
+  lr_scheduler: SCHEDULE
+  batch_size: 8
+  seed: 1
 """
 FORMATS = ("prompt_response", "chat_history", "sharegpt", "messages", "multiple_choice", "gsm8k", "text")
 OTHER = """\
@@ -50,6 +63,12 @@ model: {{base: org/name, revision: 0123456789abcdef0123456789abcdef01234567, dty
 tuning: {{method: full}}
 training: {{epochs: 1, learning_rate: 1e-3, batch_size: 8, seed: 1}}
 """
+SCHEDULES = (
+    "{name: cosine_with_min_lr, min_lr_rate: 0.1}",
+    "{name: polynomial, power: 2}",
+    "{name: inverse_sqrt, timescale: 9}",
+    "{name: warmup_stable_decay, decay_ratio: 0.1}",
+)
 MIXED = RECIPE.replace(
     "test: {path: data/test.jsonl, format: round1}",
     "test: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G}",
@@ -66,8 +85,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     """Recipes that have every field between them."""
     place: Folder = folder(tmp_path_factory.mktemp("fields") / "it")
     place.path("recipes/data/c.csv").write_text("Q,A,I,G\n")
-    recipes = {"columns": COLUMNS, "parsed": PARSED, "small": MIXED}
+    recipes = {"columns": COLUMNS, "small": MIXED}
     recipes |= {format: OTHER.format(format=format, commit="c" * 40) for format in FORMATS}
+    recipes |= {f"parsed-{i}": PARSED.replace("SCHEDULE", one) for i, one in enumerate(SCHEDULES)}
     for name, text in recipes.items():
         place.path(f"recipes/{name}.yaml").write_text(text)
     return [place.graph(name) for name in (*recipes, "small-base")]

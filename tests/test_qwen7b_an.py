@@ -172,8 +172,8 @@ def test_values_are_the_tutorials() -> None:
         "method": "lora", "r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": TARGETS,
     }  # fmt: skip
     assert recipe["training"] == {
-        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": "linear", "batch_size": 4, "log_steps": 10,
-        "seed": 42,
+        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": {"name": "linear"}, "batch_size": 4,
+        "log_steps": 10, "seed": 42,
     }  # fmt: skip
     assert recipe["execution"] == {"micro_batch": 1, "gradient_checkpointing": True, "save_steps": 100}
     assert recipe["deepspeed"] == {"zero_stage": 2}
@@ -190,7 +190,9 @@ def test_values_are_the_tutorials() -> None:
 def test_defaults_it_relies_on_are_the_tutorials() -> None:
     training = load_recipe(RECIPE).training
     assert training is not None
-    assert (training.warmup_ratio, training.weight_decay, training.max_grad_norm) == (0, 0, 1)
+    schedule, optimizer = training.lr_scheduler, training.optimizer
+    assert (schedule.warmup_ratio, schedule.warmup_steps, training.max_grad_norm) == (0, 0, 1)
+    assert (optimizer.name, optimizer.weight_decay) == ("adamw", 0)
 
 
 def test_graph_draws_without_data_and_without_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

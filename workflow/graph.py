@@ -185,8 +185,12 @@ class _Products:
         sections = {"tuning": recipe.tuning, "training": recipe.training, "model": recipe.model}
         chosen: dict[str, Any] = {n: slice_of(part, "adapter") for n, part in sections.items() if part}
         chosen["deepspeed"] = slice_of(recipe.deepspeed, "adapter") if recipe.deepspeed else None
+        own = recipe.deepspeed.config if recipe.deepspeed else None
         return self._node(
-            "adapter", slice=chosen, inputs={"shards": found["shards_train"], "model": found["model"]}
+            "adapter",
+            slice=chosen,
+            inputs={"shards": found["shards_train"], "model": found["model"]},
+            sources={"deepspeed": self.folder / own} if own else {},
         )
 
     def _merged(self, found: dict[str, Node]) -> Node:

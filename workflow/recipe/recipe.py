@@ -41,3 +41,34 @@ class Recipe(Section):
             if self.scoring and "base" in self.scoring.compare:
                 raise ValueError("a model from scratch has no base to compare with: drop scoring.compare")
         return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Recipe:
+        if not self.deepspeed:
+            return self
+        if not self.training:
+            raise ValueError("deepspeed is for training: add `training` or drop it")
+        optimizer, stage = self.training.optimizer.name, self.deepspeed.zero_stage
+        if optimizer == "adafactor" and stage:
+            raise ValueError("adafactor needs whole matrices, ZeRO cuts them up: use zero_stage 0 or adamw")
+        if optimizer == "paged_adamw_8bit" and self.deepspeed.offload_optimizer:
+            raise ValueError("paged_adamw_8bit moves its state itself: drop offload_optimizer or use adamw")
+        if self.deepspeed.uses_disk and not self.execution.nvme_path:
+            raise ValueError("offloading to nvme needs `execution.nvme_path`, a folder on that disk")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit_a_pack(self) -> Recipe:
+        packing = self.training.packing if self.training else None
+        both = (self.prompt.max_source_length or 0) + (self.prompt.max_target_length or 0)
+        longest = self.prompt.max_length or both
+        if packing and longest == "model":
+            raise ValueError(
+                "training.packing needs prompt.max_length as a number, to compare with its length"
+            )
+        if packing and isinstance(longest, int) and packing.length < longest:
+            raise ValueError(
+                f"training.packing.length {packing.length} is less than the {longest} tokens that section "
+                f"prompt allows a row: use {longest} or more"
+            )
+        return self
