@@ -16,7 +16,7 @@ from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
-from workflow.recipe.training import RecipeBase, ScratchBase
+from workflow.recipe.model import RecipeBase, ScratchBase
 from workflow.sources import source_digest
 from workflow.store.store import Store
 

@@ -21,7 +21,7 @@ from workflow.errors import BuildError
 from workflow.freshness import not_after, shows, weigh
 from workflow.graph import Draw, Graph
 from workflow.node import Node
-from workflow.recipe.training import UNPINNED
+from workflow.recipe.model import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import write_if_changed
 from workflow.store.leases import Ref, keep

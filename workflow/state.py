@@ -10,7 +10,7 @@ from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
 from workflow.products import VERSIONS
-from workflow.recipe.training import RecipeBase
+from workflow.recipe.model import RecipeBase
 from workflow.settle import next_key
 from workflow.store.address import ADDRESS
 from workflow.store.files import read_json

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset, Prompt
 from workflow.recipe.leaf import Section
-from workflow.recipe.training import DeepSpeed, Execution, Lora, Model, ScratchBase, Training, Tuning
+from workflow.recipe.model import Model, ScratchBase
+from workflow.recipe.training import DeepSpeed, Execution, Training
+from workflow.recipe.tuning import Lora, Tuning
 
 
 class Recipe(Section):

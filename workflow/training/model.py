@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from workflow.errors import BuildError
 from workflow.models import tokenizer_files
-from workflow.recipe.training import Lora, Tuning
+from workflow.recipe.tuning import Lora, Tuning
 from workflow.store.files import remove_tree
 from workflow.training.spec import Spec
 
