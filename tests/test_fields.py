@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,24 @@ MIXED = RECIPE.replace(
     "test: {path: data/test.jsonl, format: round1}",
     "test: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G}",
 )
-PARTS_OF_A_LEAF = ("prompt", "target")  # mappings that users write: each key has a name of its own
+TUNINGS = {
+    "patterns": "lora, r: 4, lora_alpha: 8, rank_pattern: {k_proj: 2}, alpha_pattern: {v_proj: 3}, initialise:"
+    " {of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3}",
+    "plus": "lora_plus, r: 4, lora_alpha: 8, learning_rate_ratio: 2.0",
+    "pissa": "pissa, r: 4, lora_alpha: 8, iterations: 3",
+    "quantized": "qlora, r: 4, lora_alpha: 8, quantization: {type: nf4, double: true}, merge_into: original",
+    "ia3": "ia3, target_modules: [up_proj, down_proj], feedforward_modules: [down_proj]",
+    "p": "p_tuning, virtual_tokens: 3, encoder: lstm, encoder_hidden_size: 5",
+    "prefix": "prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5",
+    "combined": "combined, of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3",
+}
+PARTS_OF_A_LEAF = (
+    "prompt",
+    "target",
+    "of",
+    "rank_pattern",
+    "alpha_pattern",
+)  # mappings that users write: each key has a name of its own
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +64,14 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     place.path("recipes/data/c.csv").write_text("Q,A,I,G\n")
     for name, text in (("columns", COLUMNS), ("parsed", PARSED), ("small", MIXED)):
         place.path(f"recipes/{name}.yaml").write_text(text)
-    return [place.graph(name) for name in ("columns", "parsed", "small", "small-base")]
+    place.path("recipes/other.yaml").write_text(RECIPE)
+    head = RECIPE[: RECIPE.index("sampling:")]
+    for name, tuning in TUNINGS.items():
+        text = re.sub("tuning: .*", f"tuning: {{method: {tuning}}}", head)
+        if name == "combined":
+            text = re.sub("(  train|training|deepspeed): .*\n", "", text)
+        place.path(f"recipes/{name}.yaml").write_text(text)
+    return [place.graph(name) for name in ("columns", "parsed", "small", "small-base", *TUNINGS)]
 
 
 def leaves(model: Any, path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -82,7 +107,7 @@ def named(graph: Graph) -> set[str]:
             field = field_of(node.product, name, node.slice, place)
             if field:
                 head, _, last = field.rpartition(".")
-                found.add(head if head.split(".")[-1] in PARTS_OF_A_LEAF and head.count(".") == 2 else field)
+                found.add(head if head.split(".")[-1] in PARTS_OF_A_LEAF and head.count(".") >= 1 else field)
     return found
 
 

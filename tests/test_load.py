@@ -30,6 +30,9 @@ UNREADABLE |= {"deep-nesting", "very-deep-nesting", "billion-laughs", "self-alia
 """Never become a value that a schema could see."""
 BEYOND_SCHEMA = {"bad-regex", "regex-without-group", "revision-main", "revision-of-folder", "infinite"}
 BEYOND_SCHEMA |= {"tuning-without-training", "test-and-split", "two-kinds-of-limit"}
+BEYOND_SCHEMA |= {"qlora-zero-3", "saved-zero-3", "pissa-zero-3", "prompt-zero-3", "prompt-sampling"}
+BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
+BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

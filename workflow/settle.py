@@ -237,7 +237,8 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    for names in (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",), ("merged",)):
+    answers = (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",))
+    for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:
             return there

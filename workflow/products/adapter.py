@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from workflow.combining import combine
 from workflow.death import die_with_parent
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
@@ -30,7 +31,7 @@ POLL = 0.2
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Train.
+    """Train, or combine what was trained.
 
     Returns:
         Counts: steps, rows, tokens, trained tokens, parameters and how many of them are trained.
@@ -38,6 +39,8 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: DeepSpeed is missing, the batch cannot be spread, or a rank failed.
     """
+    if "training" not in job.slice:
+        return combine(job)
     if job.slice["deepspeed"] and find_spec("deepspeed") is None:
         raise BuildError("deepspeed is not installed but the recipe asks for it: pip install deepspeed")
     execution = Execution.model_validate(job.execution)
@@ -80,6 +83,7 @@ def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spe
         gradient_checkpointing=execution.gradient_checkpointing,
         save_steps=execution.save_steps,
         keep_checkpoints=execution.keep_checkpoints,
+        start=str(job.inputs["start"].absolute()) if "start" in job.inputs else None,
     )
 
 

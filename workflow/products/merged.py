@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from workflow import checkpoint
 from workflow.checkpoint import Edit, Tensor, WeightFile, naming
 from workflow.errors import BuildError
+from workflow.lora import Config, rank_and_scaling
 from workflow.progress import Progress
 from workflow.store.build import Job
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 Report = Callable[[int, int], None]
-Config = dict[str, Any]  # of adapter_config.json
 Tensors = dict[str, Tensor]
 PREFIX = "base_model.model."  # PEFT's name for the wrapped model
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -234,7 +234,7 @@ def _pair(path: Path, config: Config, module: str, factors: Tensors, weight: Ten
     if factors.keys() != {"A", "B"}:
         raise BuildError(f"{path}: {module} has only lora_{min(factors)}; the adapter is incomplete")
     a, b = factors["A"], factors["B"]
-    rank, alpha = (_by_pattern(path, config, key, module) for key in ("r", "lora_alpha"))
+    rank, scaling = rank_and_scaling(path, config, module)
     expected = ((rank, *weight.shape[1:]), (*weight.shape[:1], rank))
     if len(weight.shape) != 2 or (a.shape, b.shape) != expected:
         raise BuildError(
@@ -242,24 +242,7 @@ def _pair(path: Path, config: Config, module: str, factors: Tensors, weight: Ten
             f"a weight {list(weight.shape)} with rank {rank} needs {[list(shape) for shape in expected]}"
         )
     _check_floats(path, [weight, a, b])
-    # LoraLayer.update_layer in peft/tuners/lora/layer.py; rsLoRA: arXiv 2312.03732.
-    return Pair(weight, a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
-
-
-def _by_pattern(path: Path, config: Config, key: str, module: str) -> Any:
-    """Look up a module's rank or alpha: the first pattern that matches the end of its name, else the default.
-
-    As `get_pattern_key` in peft/utils/other.py, with Python's `re` on purpose: training chose by it too.
-    """
-    patterns: Config = config.get({"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[key]) or {}
-    try:
-        matches = (pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module))
-        value = patterns.get(next(matches, module), config.get(key))
-    except re.error as error:
-        raise BuildError(f"{path.with_name('adapter_config.json')}: a pattern for {key}: {error}") from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or (key == "r" and value <= 0):
-        raise BuildError(f"{path.with_name('adapter_config.json')}: {key} of {module} is {value!r}")
-    return value
+    return Pair(weight, a, b, scaling)
 
 
 def _tensor(data: bytearray, tensor: Tensor) -> torch.Tensor:

@@ -93,6 +93,8 @@ def _explain(path: Path, text: str, document: yaml12.Document, error: Validation
         loc = _path_in_file(document.value, item["loc"])
         if item["type"] == "union_tag_invalid":
             loc = (*loc, item["ctx"]["discriminator"].strip("'"))
+        if item["type"] == "value_error" and loc not in document.places:
+            loc = loc[:-1]  # the tag of a union
         place = loc if item["type"] != "missing" else loc[:-1]
         line, column = _nearest_place(document, place)
         name = ".".join(str(part) for part in loc)

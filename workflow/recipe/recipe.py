@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset, Prompt
 from workflow.recipe.leaf import Section
-from workflow.recipe.model import Model, ScratchBase
+from workflow.recipe.model import Model
+from workflow.recipe.rules import broken
 from workflow.recipe.training import DeepSpeed, Execution, Training
-from workflow.recipe.tuning import Lora, Tuning
+from workflow.recipe.tuning import Tuning
 
 
 class Recipe(Section):
@@ -27,18 +28,7 @@ class Recipe(Section):
     execution: Execution = Field(Execution(), description="How it runs; in no address.")
 
     @model_validator(mode="after")
-    def _tuning_is_whole(self) -> Recipe:
-        parts = {"tuning": self.tuning, "training": self.training, "dataset.train": self.dataset.train}
-        missing = [name for name, part in parts.items() if part is None]
-        if missing and len(missing) < len(parts):
-            raise ValueError(f"training needs {', '.join(parts)}; missing: {', '.join(missing)}")
-        return self
-
-    @model_validator(mode="after")
-    def _scratch_is_trained_in_full(self) -> Recipe:
-        if isinstance(self.model.base, ScratchBase):
-            if isinstance(self.tuning, Lora) or self.tuning is None:
-                raise ValueError("a model from scratch has nothing to adapt: use `tuning.method: full`")
-            if self.scoring and "base" in self.scoring.compare:
-                raise ValueError("a model from scratch has no base to compare with: drop scoring.compare")
+    def _sections_go_together(self) -> Recipe:
+        for why in broken(self):
+            raise ValueError(why)
         return self

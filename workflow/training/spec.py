@@ -64,6 +64,8 @@ class Spec:
     gradient_checkpointing: bool
     save_steps: int
     keep_checkpoints: int
+    start: str | None = None
+    """Folder of the adapter that training starts from."""
 
     @property
     def progress(self) -> Path:

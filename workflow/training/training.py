@@ -21,7 +21,8 @@ from workflow.recipe.training import DeepSpeed, Training
 from workflow.store.files import write_atomic
 from workflow.tokens import TokenRow, read_rendering, read_rows
 from workflow.training.checkpoints import rotate, seal_checkpoint
-from workflow.training.model import base_folder, check_targets, load_model, save_model
+from workflow.training.methods import optimizer_for, parameter_counts, tuning_of
+from workflow.training.model import base_folder, check_tuning, load_model, save_model
 from workflow.training.spec import Spec, optimizer_steps
 from workflow.training.stream import Collator, Stream
 from workflow.zero import deepspeed_config
@@ -43,7 +44,7 @@ def train(spec: Spec) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed makes buckets of 800 MB per step
     set_seed(training.seed)
     steps = optimizer_steps(len(rows), training.epochs, training.batch_size)
-    check_targets(spec)
+    check_tuning(spec)
     base = base_folder(spec, training.seed)
     _join(bool(spec.slice["deepspeed"]))
     arguments = _arguments(spec, training, steps)
@@ -51,6 +52,7 @@ def train(spec: Spec) -> None:
     set_seed(training.seed)  # adapters are drawn from the same state, however the base was loaded
     stream = Stream(rows, training.epochs, training.seed, training.batch_size)
     trainer = _Trainer(
+        tuning_of(spec.slice),
         model=model,
         args=arguments,
         train_dataset=stream,
@@ -67,6 +69,19 @@ def train(spec: Spec) -> None:
 
 class _Trainer(Trainer):  # type: ignore[misc]
     """The Trainer, reading rows in the order they are given: the stream is the order."""
+
+    def __init__(self, tuning: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.tuning = tuning
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The method's own optimizer, where it has one."""
+        if getattr(self, "optimizer", None) is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            decay = self.args.weight_decay
+            self.optimizer: Any = optimizer_for(self.tuning, self.model, kind, settings, decay)
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
@@ -217,17 +232,11 @@ def _finish(spec: Spec, trainer: Trainer, training: Training, rows: list[TokenRo
         "rows": len(rows),
         "tokens": training.epochs * sum(len(row.input_ids) for row in rows),
         "trained_tokens": training.epochs * sum(int(row.trained.sum()) for row in rows),
-        "parameters": sum(_size(p) for p in model.parameters()),
-        "trained_parameters": sum(_size(p) for p in model.parameters() if p.requires_grad),
+        **parameter_counts(model),
     }
     (out / "training.json").write_text(json.dumps(facts, sort_keys=True) + "\n")
     write_atomic(spec.facts, json.dumps(facts).encode())
     _record(spec, trainer, facts["tokens"], seconds)
-
-
-def _size(parameter: Any) -> int:
-    """Elements of a parameter, of the whole one where ZeRO-3 has sharded it."""
-    return int(getattr(parameter, "ds_numel", None) or parameter.numel())
 
 
 def _record(spec: Spec, trainer: Trainer, tokens: int, seconds: float) -> None:
