@@ -38,8 +38,8 @@ MIXED = RECIPE.replace(
     "test: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G}",
 )
 TUNINGS = {
-    "patterns": "lora, r: 4, lora_alpha: 8, rank_pattern: {k_proj: 2}, alpha_pattern: {v_proj: 3}, initialise:"
-    " {of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3}",
+    "patterns": "lora, r: 4, lora_alpha: 8, rank_pattern: {k_proj: 2}, alpha_pattern: {v_proj: 3}, "
+    "initialise: {of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3}",
     "plus": "lora_plus, r: 4, lora_alpha: 8, learning_rate_ratio: 2.0",
     "pissa": "pissa, r: 4, lora_alpha: 8, iterations: 3",
     "quantized": "qlora, r: 4, lora_alpha: 8, quantization: {type: nf4, double: true}, merge_into: original",

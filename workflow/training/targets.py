@@ -111,6 +111,17 @@ def _check_patterns(tuning: Factors, linear: dict[str, str]) -> None:
                 raise BuildError(f"tuning.{field}: {pattern!r} is no regular expression: {error}") from None
             if not found:
                 _refuse(field, [pattern], "its linear modules end in", set(linear.values()))
+        for name in linear:
+            _check_one_pattern(field, getattr(tuning, field), name)
+
+
+def _check_one_pattern(field: str, patterns: dict[str, Any], name: str) -> None:
+    """Training takes the first match in the order given; PEFT sorts them when it saves the adapter."""
+    values = {p: value for p, value in patterns.items() if re.match(rf"(.*\.)?({p})$", name)}
+    if len(set(values.values())) > 1:
+        raise BuildError(
+            f"tuning.{field}: {' and '.join(values)} both match {name}; let one pattern match it"
+        )
 
 
 def _check_layers(tuning: Factors, linear: dict[str, str]) -> None:
