@@ -15,7 +15,7 @@ from workflow.errors import BuildError
 
 
 def skeleton(folder: Path, whole: tuple[str, ...] = ()) -> Any:
-    """The model of `folder`, from its config alone.
+    """The model of `folder` in float32, from its config alone: combined adapters are not rounded.
 
     Args:
         folder: The model's folder.
@@ -30,7 +30,7 @@ def skeleton(folder: Path, whole: tuple[str, ...] = ()) -> Any:
         for name, parameter in list(module.named_parameters(recurse=False)):
             real = parameter.dim() < 2 or path.endswith(whole or ("\0",))
             shape = parameter.shape if real else ()
-            hollow = torch.zeros(shape, dtype=parameter.dtype).expand(parameter.shape)
+            hollow = torch.zeros(shape, dtype=torch.float32).expand(parameter.shape)
             setattr(module, name, torch.nn.Parameter(hollow, requires_grad=False))
     model.tie_weights()
     return model

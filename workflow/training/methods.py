@@ -159,7 +159,7 @@ def initialise(model: Any, folder: Path) -> dict[str, int]:
                 f"{list(ours[name].shape)}; use the same r and rank_pattern"
             )
     wanted = {name: theirs[name] * _ratio(model, path, config, name) for name in loaded}
-    set_peft_model_state_dict(model, wanted)
+    set_peft_model_state_dict(model, ours | wanted)
     counts = {"loaded": len(loaded), "missing": len(ours) - len(loaded)}
     return {**counts, "unexpected": len(theirs) - len(loaded)}
 

@@ -114,7 +114,7 @@ def save_model(spec: Spec, trainer: Any) -> None:
 def _trained(spec: Spec, model: Any) -> dict[str, torch.Tensor]:
     """The adapter's weights in float32, whatever the engine: DeepSpeed's masters where it keeps its own."""
     tensors = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):  # tied ones go by two names
         if not parameter.requires_grad:
             continue
         master = None
