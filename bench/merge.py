@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not bench/, whose tokenize.py would shadow the standard library's
 
 TIMED = """
 import json, sys, time
@@ -40,7 +40,8 @@ OURS = TIMED.format(
 )
 PEFT = TIMED.format(
     imports="from peft import PeftModel\nfrom transformers import AutoModelForCausalLM",
-    merge="model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype='auto'), adapter)\n"
+    merge="model = AutoModelForCausalLM.from_pretrained(base, dtype='auto')\n"
+    "model = PeftModel.from_pretrained(model, adapter)\n"
     "model.merge_and_unload().save_pretrained(out)",
 )
 
