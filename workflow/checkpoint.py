@@ -171,6 +171,21 @@ def weight_files(folder: Path) -> list[WeightFile]:
     return files
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two models have the same tensors, byte by byte; the first difference ends the reading."""
+    first, second = (
+        {t.name: (f, t) for f in weight_files(m) for t in f.tensors.values()} for m in (one, other)
+    )
+    if first.keys() != second.keys():
+        return False
+    return all(_bytes_of(*first[name]) == _bytes_of(*second[name]) for name in first)
+
+
+def _bytes_of(file: WeightFile, tensor: Tensor) -> tuple[str, bytearray]:
+    with file.path.open("rb", buffering=0) as reader:
+        return tensor.dtype, read_tensor(reader, tensor)
+
+
 def naming(names: list[str]) -> str:
     """Name the first three of many, and how many more there are, for an error message."""
     more = f" and {len(names) - 3} more are" if len(names) > 3 else " are" if len(names) > 1 else " is"

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
+from workflow.checkpoint import same_weights
+from workflow.errors import BuildError
 from workflow.models import tokenizer_files
 from workflow.recipe.tuning import Full, Pissa, Qlora
 from workflow.store.files import remove_tree
@@ -71,6 +73,11 @@ def _with_adapter(spec: Spec, model: Any, tuning: Any) -> Any:
     return adapted
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a model folder has weights: one from scratch has none."""
+    return any(folder.glob("*.safetensors"))
+
+
 def base_folder(spec: Spec, seed: int) -> Path:
     """The folder to load weights from; for a model from scratch rank 0 draws them first.
 
@@ -79,7 +86,7 @@ def base_folder(spec: Spec, seed: int) -> Path:
     for rank 0 when the group forms.
     """
     folder, drawn = Path(spec.model), Path(spec.folder).parent / "scratch"
-    if list(folder.glob("*.safetensors")):
+    if has_weights(folder):
         return folder
     if int(os.environ.get("RANK", "0")) == 0 and not drawn.exists():
         temporary = drawn.with_name("scratch.tmp")
@@ -109,6 +116,11 @@ def save_model(spec: Spec, trainer: Any) -> None:
     if first:
         _save_whole(temporary, Path(spec.model), out)
         remove_tree(temporary)
+        if has_weights(Path(spec.model)) and same_weights(Path(spec.model), out):
+            raise BuildError(
+                "the trained model is its base, byte by byte: every update was lost in rounding; train longer, "
+                "or with a higher learning rate"
+            )
 
 
 def _trained(spec: Spec, model: Any) -> dict[str, torch.Tensor]:

@@ -52,6 +52,7 @@ def check_names(tuning: Any, folder: Path) -> None:
     Raises:
         BuildError: Something is not; the message lists what there is.
     """
+    refuse_quantized(folder)
     if not isinstance(tuning, Factors | Ia3):
         return
     model = empty_model(folder)
@@ -68,6 +69,20 @@ def check_names(tuning: Any, folder: Path) -> None:
     _check_saved(tuning, model, linear)
     _check_patterns(tuning, linear)
     _check_layers(tuning, linear)
+
+
+def refuse_quantized(folder: Path) -> None:
+    """A quantised base cannot be merged into, and what is trained on it fits no other.
+
+    Raises:
+        BuildError: The model of `folder` is stored quantised.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if getattr(config, "quantization_config", None):
+        raise BuildError(
+            f"{folder}: the base is stored quantised and cannot be merged into; give the unquantised model, "
+            "and tuning.method qlora to hold it in 4 or 8 bits while training"
+        )
 
 
 def check_targets(targets: Sequence[str], linear: dict[str, str]) -> None:
