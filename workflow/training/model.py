@@ -118,7 +118,7 @@ def save_model(spec: Spec, trainer: Any) -> None:
         remove_tree(temporary)
         if has_weights(Path(spec.model)) and same_weights(Path(spec.model), out):
             raise BuildError(
-                "the trained model is its base, byte by byte: every update was lost in rounding; train longer, "
+                "the trained model is its base, byte by byte: updates were lost in rounding; train longer, "
                 "or with a higher learning rate"
             )
 
