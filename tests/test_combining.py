@@ -11,6 +11,7 @@ import pytest
 from test_merge_grid import make_adapter, make_base
 from workspace import BASE, RECIPE, Folder, folder
 
+from workflow import state
 from workflow.combining import combine
 from workflow.errors import BuildError
 from workflow.recipe.tuning import ROLE
@@ -146,6 +147,11 @@ def test_an_adapter_is_behind_those_it_is_made_from(place: Folder) -> None:
         assert {start.inputs[ROLE + "small"].address, start.inputs[ROLE + "other"].address} == {small, other}
     assert "voted" in before["combined"].products
     assert not {"rows_train", "shards_train"} & before["combined"].products.keys()
+    known, mixture = state.names(place.draw(), "mixed"), before["mixed"].node("start").address
+    assert before["mixed"].nodes.keys() <= known.keys()
+    assert [known[a] for a in (small, other, mixture)] == ["small/adapter", "other/adapter", "start"]
+    planned = place.planned("results/mixed/merged", "results/combined/merged")
+    assert planned["adapter"] == 6  # of base, small, other, their two mixtures, and mixed
     place.edit("small.yaml", "r: 8", "r: 4")
     for name in names:
         assert place.graph(name).node("merged").address != before[name].node("merged").address

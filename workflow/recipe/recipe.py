@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset, Prompt
 from workflow.recipe.leaf import Section
-from workflow.recipe.model import Model
+from workflow.recipe.model import Model, RecipeBase
 from workflow.recipe.rules import broken
 from workflow.recipe.training import DeepSpeed, Execution, Training
-from workflow.recipe.tuning import Tuning
+from workflow.recipe.tuning import Combination, Continued, Tuning
 
 
 class Recipe(Section):
@@ -26,6 +26,14 @@ class Recipe(Section):
     voting: Voting | None = Field(None, description="How the draws of a row become one answer.")
     scoring: Scoring | None = Field(None, description="What is measured, and against what.")
     execution: Execution = Field(Execution(), description="How it runs; in no address.")
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the recipes that this one is built on: that of its base first."""
+        base, tuning = self.model.base, self.tuning
+        start = tuning.initialise if isinstance(tuning, Continued) else tuning
+        of = list(start.of) if isinstance(start, Combination) else []
+        return [part.recipe for part in (base, start) if isinstance(part, RecipeBase)] + of
 
     @model_validator(mode="after")
     def _sections_go_together(self) -> Recipe:
