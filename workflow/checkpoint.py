@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -218,14 +219,21 @@ def rewrite(source: WeightFile, target: Path, edits: Mapping[str, Edit], done: C
     """Stream ``source`` to ``target``: the same header, then each tensor in file order.
 
     A tensor named in ``edits`` is read whole, changed in place by its edit (its length cannot change)
-    and written; the others pass through in pieces. ``done`` is called with each count of bytes written.
+    and written; the others pass through in pieces. ``done`` is called with each count of bytes handed to the
+    writing thread, which writes one piece while the next is read and edited.
     """
-    with source.path.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-        _write(writer, source.header)
+    with (
+        source.path.open("rb", buffering=0) as reader,
+        target.open("xb", buffering=0) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        written = thread.submit(_write, writer, source.header)
         for tensor in source.tensors.values():
             for piece in _edited(reader, tensor, edits.get(tensor.name)):
-                _write(writer, piece)
+                written.result()
+                written = thread.submit(_write, writer, piece)
                 done(len(piece))
+        written.result()
 
 
 def _edited(reader: BinaryIO, tensor: Tensor, edit: Edit | None) -> Iterator[bytes | bytearray]:

@@ -37,12 +37,12 @@ def make(job: Job) -> dict[str, Any]:
         progress[0].reached(done // MB)
 
     quantization = job.slice.get("quantization")
-    if quantization:
-        dequantized = job.slice["merge_into"] == "dequantized"
-        kind = f"{quantization['type']} base, dequantised" if dequantized else "original base, not quantised"
-        say(f"merged: the adapter was trained on a {quantization['type']} base; it is merged into the {kind}")
-        quantization = quantization if dequantized else None
-    return merge(job.inputs["model"], adapter, job.out, report, quantization)
+    if not quantization:
+        return merge(job.inputs["model"], adapter, job.out, report)
+    into = job.slice["merge_into"]
+    say(f"merged: the adapter was trained on a {quantization['type']} base; it goes into the {into} weights")
+    chosen = quantization if into == "dequantized" else None
+    return {"base": into, **merge(job.inputs["model"], adapter, job.out, report, chosen)}
 
 
 def merge(
