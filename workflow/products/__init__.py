@@ -17,7 +17,7 @@ VERSIONS = {
     "tokenizer": 1,
     "model": 1,
     "shards": 1,
-    "adapter": 1,
+    "adapter": 2,
     "merged": 1,
     "predictions": 1,
     "voted": 1,
