@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,21 @@ TOGETHER = MAIN.replace(
     "train: {format: mixture, sources: {one: {path: data/train.jsonl, format: round1}}}",
 )
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
+LORA = "method: lora, r: 8, lora_alpha: 32, target_modules: all-linear"
+QKV = MAIN.replace("all-linear", "[q_proj, v_proj]")
+TRAINED_ONLY = MAIN[: MAIN.index("sampling:")]
+STARTED = MAIN.replace("method: lora", "method: lora, initialise: {recipe: small}")
+OF = "of: {small: 0.5, same-small: 0.25}, combination: ties, density: 0.5, seed: 3"
+MIXED = MAIN.replace("method: lora", f"method: lora, initialise: {{{OF}}}")
+COMBINED = re.sub("(  train|training|deepspeed): .*\n", "", MAIN.replace(LORA, f"method: combined, {OF}"))
+PLUS = MAIN.replace("method: lora", "method: lora_plus, learning_rate_ratio: 4")
+PISSA = MAIN.replace("method: lora", "method: pissa, iterations: 3")
+QLORA = MAIN.replace("method: lora", "method: qlora, quantization: {type: nf4}")
+IA3 = MAIN.replace(
+    LORA, "method: ia3, target_modules: [up_proj, down_proj], feedforward_modules: [down_proj]"
+)
+P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
+PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
     "epochs: 1",
@@ -164,11 +180,39 @@ EDITS = [
     Edit("model.base", "org/model", "org/other", HUB),
     Edit("model.revision", "a" * 40, "b" * 40, HUB),
     Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),
-    Edit("tuning.method", "method: lora, r: 8, lora_alpha: 32, target_modules: all-linear", "method: full"),
+    Edit("tuning.method", LORA, "method: full"),
     Edit("tuning.r", "r: 8", "r: 4"),
     Edit("tuning.lora_alpha", "lora_alpha: 32", "lora_alpha: 16"),
     _add("tuning.lora_dropout", "lora_dropout: 0.1"),
     Edit("tuning.target_modules", "all-linear", "[q_proj]"),
+    _add(
+        "tuning.modules_to_save", "modules_to_save: [lm_head]", MAIN.replace("zero_stage: 3", "zero_stage: 2")
+    ),
+    _add("tuning.rank_pattern", "rank_pattern: {q_proj: 2}"),
+    _add("tuning.alpha_pattern", "alpha_pattern: {q_proj: 2}"),
+    _add("tuning.layers_to_transform", "layers_to_transform: [0]", QKV),
+    _add("tuning.bias", "bias: lora_only"),
+    Edit("tuning.initialise.recipe", "{recipe: small}", "{recipe: same-small}", STARTED),
+    Edit("tuning.learning_rate_ratio", "ratio: 4", "ratio: 5", PLUS),
+    Edit("tuning.iterations", "iterations: 3", "iterations: 4", PISSA),
+    Edit("tuning.quantization.type", "type: nf4", "type: fp4", QLORA),
+    Edit("tuning.quantization.double", "type: nf4", "type: nf4, double: true", QLORA),
+    Edit("tuning.merge_into", "method: qlora", "method: qlora, merge_into: original", QLORA),
+    Edit("tuning.feedforward_modules", "modules: [down_proj]", "modules: [up_proj]", IA3),
+    Edit("tuning.virtual_tokens", "virtual_tokens: 3", "virtual_tokens: 4", P_TUNING),
+    Edit("tuning.encoder", "virtual_tokens: 3", "virtual_tokens: 3, encoder: lstm", P_TUNING),
+    Edit("tuning.encoder_hidden_size", "hidden_size: 5", "hidden_size: 6", P_TUNING),
+    Edit("tuning.projection_hidden_size", "hidden_size: 5", "hidden_size: 6", PREFIX),
+    *(
+        Edit(f"{section}.{field}", old, new, recipe)
+        for section, recipe in (("tuning", COMBINED), ("tuning.initialise", MIXED))
+        for field, old, new in (
+            ("of", "small: 0.5", "small: 0.75"),
+            ("combination", "ties", "dare_ties"),
+            ("density", "density: 0.5", "density: 0.25"),
+            ("seed", "seed: 3}", "seed: 4}"),
+        )
+    ),
     Edit("training.epochs", "epochs: 1", "epochs: 2"),
     Edit("training.learning_rate", "3e-3", "4e-3"),
     Edit("training.max_steps", "epochs: 1", "max_steps: 5"),
@@ -261,6 +305,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> workspace.Folder:
     for name in ("ds.json", "same.json"):
         (recipes / name).write_text('{"wall_clock_breakdown": false}')
     (recipes / "same-base.yaml").write_text(workspace.BASE)
+    (recipes / "same-small.yaml").write_text(workspace.RECIPE)
     return found
 
 

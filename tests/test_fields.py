@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, get_origin
 
@@ -73,11 +74,19 @@ MIXED = RECIPE.replace(
     "test: {path: data/test.jsonl, format: round1}",
     "test: {path: data/c.csv, format: columns, prompt: {q: Q}, target: {a: A}, id: I, gold: G}",
 )
-PARTS_OF_A_LEAF = {  # mappings that users write: each key has a name of its own
-    f"dataset.{split}.{name}"
-    for split in ("train", "test")
-    for name in ("prompt", "target", "fill", "turns.roles")
+TUNINGS = {
+    "patterns": "lora, r: 4, lora_alpha: 8, rank_pattern: {k_proj: 2}, alpha_pattern: {v_proj: 3}, "
+    "initialise: {of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3}",
+    "plus": "lora_plus, r: 4, lora_alpha: 8, learning_rate_ratio: 2.0",
+    "pissa": "pissa, r: 4, lora_alpha: 8, iterations: 3",
+    "quantized": "qlora, r: 4, lora_alpha: 8, quantization: {type: nf4, double: true}, merge_into: original",
+    "ia3": "ia3, target_modules: [up_proj, down_proj], feedforward_modules: [down_proj]",
+    "p": "p_tuning, virtual_tokens: 3, encoder: lstm, encoder_hidden_size: 5",
+    "prefix": "prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5",
+    "combined": "combined, of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3",
 }
+PARTS_OF_A_LEAF = ("prompt", "target", "fill", "roles", "of", "rank_pattern", "alpha_pattern")
+"""Mappings that users write: each key has a name of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +99,14 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     recipes |= {f"parsed-{i}": PARSED.replace("SCHEDULE", one) for i, one in enumerate(SCHEDULES)}
     for name, text in recipes.items():
         place.path(f"recipes/{name}.yaml").write_text(text)
-    return [place.graph(name) for name in (*recipes, "small-base")]
+    place.path("recipes/other.yaml").write_text(RECIPE)
+    head = RECIPE[: RECIPE.index("sampling:")]
+    for name, tuning in TUNINGS.items():
+        text = re.sub("tuning: .*", f"tuning: {{method: {tuning}}}", head)
+        if name == "combined":
+            text = re.sub("(  train|training|deepspeed): .*\n", "", text)
+        place.path(f"recipes/{name}.yaml").write_text(text)
+    return [place.graph(name) for name in (*recipes, "small-base", *TUNINGS)]
 
 
 def leaves(model: Any, path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -125,8 +141,8 @@ def named(graph: Graph) -> set[str]:
                 continue
             field = field_of(node.product, name, node.slice, place)
             if field:
-                head = field.rpartition(".")[0]
-                found.add(head if head in PARTS_OF_A_LEAF else field)
+                head, _, last = field.rpartition(".")
+                found.add(head if head.split(".")[-1] in PARTS_OF_A_LEAF and head.count(".") >= 1 else field)
     return found
 
 

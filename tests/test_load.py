@@ -40,6 +40,16 @@ BEYOND_SCHEMA |= {
     "two-ways-to-save",
 }
 BEYOND_SCHEMA |= {"pack-too-short", "packed-and-grouped", "validation-share-and-rows"}
+BEYOND_SCHEMA |= {
+    "qlora-zero-3",
+    "saved-zero-3",
+    "pissa-zero-3",
+    "prompt-zero-3",
+    "prompt-sampling",
+    "prompt-packed",
+}
+BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
+BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

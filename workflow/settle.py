@@ -21,7 +21,7 @@ from workflow.errors import BuildError
 from workflow.freshness import not_after, shows, weigh
 from workflow.graph import Draw, Graph
 from workflow.node import Node
-from workflow.recipe.training import UNPINNED
+from workflow.recipe.model import UNPINNED
 from workflow.store.build import stamp
 from workflow.store.files import read_json, write_if_changed
 from workflow.store.leases import Ref, keep
@@ -263,7 +263,8 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    for names in (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",), ("merged",)):
+    answers = (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",))
+    for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:
             return there

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from workflow.combining import combine
 from workflow.death import die_with_parent
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
@@ -39,7 +40,7 @@ TRACKERS = {
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Train.
+    """Train, or combine what was trained.
 
     Returns:
         Counts: steps, rows, tokens, trained tokens, parameters and how many of them are trained.
@@ -47,6 +48,8 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: DeepSpeed is missing, the batch cannot be spread, or a rank failed.
     """
+    if "training" not in job.slice:
+        return combine(job)
     execution = Execution.model_validate(job.execution)
     _check_installed(job, execution)
     spread = batching(job.slice["training"]["batch_size"], _processes(job, execution), execution.micro_batch)
@@ -92,6 +95,7 @@ def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spe
         keep_checkpoints=execution.keep_checkpoints,
         deepspeed=_engine(job, execution, spread),
         report_to=list(execution.report_to),
+        start=str(job.inputs["start"].absolute()) if "start" in job.inputs else None,
     )
 
 

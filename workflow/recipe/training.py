@@ -1,9 +1,8 @@
-"""Recipe sections that say which model is trained and how."""
+"""Recipe sections that say how a model is trained and run."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -17,88 +16,6 @@ from workflow.recipe.optimisation import (
     Schedule,
     Validation,
 )
-
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
-UNPINNED = "unpinned"
-
-
-class RecipeBase(Section):
-    """A model made by another recipe: its merged checkpoint."""
-
-    recipe: str = leaf(
-        of=(SOURCE,), description="Name of the other recipe.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-    )
-
-
-class ScratchBase(Section):
-    """A new model: architecture and tokenizer from a folder, weights drawn from `training.seed`."""
-
-    scratch: str = leaf(
-        of=(SOURCE,),
-        description="Folder with config.json and the tokenizer's files, relative to the recipe.",
-        min_length=1,
-    )
-
-
-class Model(Section):
-    """The model that training starts from."""
-
-    base: str | RecipeBase | ScratchBase = leaf(
-        of=("model", "tokenizer"),
-        description="Hub id (with `revision`), local folder (without), `{recipe: name}` or "
-        "`{scratch: folder}`.",
-    )
-    revision: str | None = leaf(
-        None,
-        of=("model", "tokenizer"),
-        description="Commit of the hub id, 40 hex digits; `unpinned` until `tunemake lock` has run.",
-    )
-    dtype: Literal["bfloat16", "float16", "float32"] = leaf(
-        of=("adapter",), description="Type that the base weights are loaded in for training."
-    )
-
-    @model_validator(mode="after")
-    def _revision_fits(self) -> Model:
-        if self.revision is None:
-            return self
-        if not isinstance(self.base, str) or not HUB_ID.match(self.base):
-            raise ValueError("revision belongs to a hub id such as Qwen/Qwen2-7B-Instruct")
-        if self.revision != UNPINNED and not COMMIT.match(self.revision):
-            raise ValueError("revision must be a commit (40 hex digits) or `unpinned`, never a branch")
-        return self
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the base is fetched from a model hub."""
-        return self.revision is not None
-
-
-class Lora(Section):
-    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
-
-    method: Literal["lora"] = leaf(of=("adapter",), description="Tuning method.")
-    r: int = leaf(of=("adapter",), description="Rank of the update matrices.", gt=0)
-    lora_alpha: int = leaf(
-        of=("adapter",), description="Scaling numerator: updates are scaled by lora_alpha / r.", gt=0
-    )
-    lora_dropout: float = leaf(
-        0.0, of=("adapter",), description="Dropout probability on the adapter's input.", ge=0, lt=1
-    )
-    target_modules: Literal["all-linear"] | list[str] = leaf(
-        "all-linear",
-        of=("adapter",),
-        description="Names of the linear modules to adapt (last part of the name), or `all-linear`.",
-    )
-
-
-class Full(Section):
-    """Full fine-tuning: every weight is trained and the product is a whole model."""
-
-    method: Literal["full"] = leaf(of=("adapter",), description="Tuning method.")
-
-
-Tuning = Annotated[Lora | Full, Field(discriminator="method")]
 
 
 class Training(Section):

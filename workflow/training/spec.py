@@ -62,6 +62,8 @@ class Spec:
     deepspeed: dict[str, Any] | None = None
     """The whole configuration of the engine."""
     report_to: list[str] = field(default_factory=list)
+    start: str | None = None
+    """Folder of the adapter that training starts from."""
 
     @property
     def progress(self) -> Path:

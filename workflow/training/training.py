@@ -23,7 +23,8 @@ from workflow.training.arguments import training_arguments
 from workflow.training.checkpoints import at_step
 from workflow.training.heldout import HeldOut, hold_out
 from workflow.training.isolation import check_positions, prove_isolation
-from workflow.training.model import base_folder, check_targets, load_model, save_model
+from workflow.training.methods import optimizer_for, parameter_counts, tuning_of
+from workflow.training.model import base_folder, check_tuning, load_model, save_model
 from workflow.training.packing import pack
 from workflow.training.spec import Spec
 from workflow.training.stream import Collator, Stream
@@ -52,7 +53,7 @@ def train(spec: Spec) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed makes buckets of 800 MB per step
     set_seed(training.seed)
-    check_targets(spec)
+    check_tuning(spec)
     base = base_folder(spec, training.seed)
     _join(bool(spec.slice["deepspeed"]))
     arguments = training_arguments(spec, training, stream.steps)
@@ -60,6 +61,7 @@ def train(spec: Spec) -> None:
     set_seed(training.seed)  # adapters are drawn from the same state, however the base was loaded
     pad = read_rendering(Path(spec.shards)).pad_token_id
     trainer = _Trainer(
+        tuning_of(spec.slice),
         model=model,
         args=arguments,
         train_dataset=stream,
@@ -94,6 +96,19 @@ class _Trainer(Trainer):  # type: ignore[misc]
     held_out: HeldOut
     control: Any
 
+    def __init__(self, tuning: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.tuning = tuning
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The method's own optimizer, where it has one."""
+        if getattr(self, "optimizer", None) is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            decay = self.args.weight_decay
+            self.optimizer: Any = optimizer_for(self.tuning, self.model, kind, settings, decay)
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
 
@@ -121,10 +136,13 @@ def _prove_isolation(spec: Spec, trainer: Trainer) -> None:
 
 def _hint_stage(spec: Spec, model: Any) -> None:
     """Say so when a smaller ZeRO stage would do."""
-    every, trained = _parameters(model)
+    counts = parameter_counts(model)
     each = getattr(torch, spec.slice["model"]["dtype"]).itemsize
     memory = torch.cuda.get_device_properties(0).total_memory
-    line = hint(spec.slice["deepspeed"]["zero_stage"], smallest_stage(every, trained, WORLD, each, memory))
+    line = hint(
+        spec.slice["deepspeed"]["zero_stage"],
+        smallest_stage(counts["parameters"], counts["trained_parameters"], WORLD, each, memory),
+    )
     if line:
         tell(spec, line)
 
@@ -181,15 +199,13 @@ def _finish(
     """Save the loss log and the facts."""
     out, steps = Path(spec.out), int(trainer.state.global_step)
     (out / "loss.jsonl").write_text("".join(_log(trainer.state.log_history, stream)))
-    every, learned = _parameters(trainer.accelerator.unwrap_model(trainer.model))
     tokens, trained = stream.seen(steps)
     facts = {
         **counts,
         "steps": steps,
         "tokens": tokens,
         "trained_tokens": trained,
-        "parameters": every,
-        "trained_parameters": learned,
+        **parameter_counts(trainer.accelerator.unwrap_model(trainer.model)),
     }
     (out / "training.json").write_text(json.dumps(facts, sort_keys=True) + "\n")
     write_atomic(spec.facts, json.dumps(facts).encode())
@@ -205,14 +221,6 @@ def _log(history: list[dict[str, Any]], stream: Stream) -> list[str]:
             step = entry["step"]
             lines.setdefault(step, {"epoch": round(stream.epochs_after(step), 4)}).update(kept)
     return [json.dumps(line, sort_keys=True) + "\n" for line in lines.values()]
-
-
-def _parameters(model: Any) -> tuple[int, int]:
-    """Elements of all parameters and of those that are trained; whole ones where ZeRO-3 has sharded them."""
-    sizes = [
-        (int(getattr(p, "ds_numel", None) or p.numel()), bool(p.requires_grad)) for p in model.parameters()
-    ]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def _record(spec: Spec, trainer: Trainer, tokens: int, seconds: tuple[float, float]) -> None:
