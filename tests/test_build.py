@@ -169,7 +169,7 @@ def predictions(place: Folder, answer: Callable[[str], list[str]]) -> str:
     assert receipt
     rows = (place.store.folder("rows", receipt.key) / "rows.jsonl").read_text().splitlines()
     draws = {
-        row["id"]: [{"text": text, "finish_reason": "stop"} for text in answer(row["gold"])]
+        row["id"]: [{"text": text, "finish_reason": "stop"} for text in answer(row["gold"][0])]
         for row in map(json.loads, rows)
     }
     return "".join(json.dumps({"id": id, "draws": texts}) + "\n" for id, texts in draws.items())

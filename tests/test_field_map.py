@@ -30,7 +30,17 @@ COLUMNS = MAIN.replace(
     "train: {path: data/table.csv, format: columns, prompt: {q: text}, target: {a: answer}, id: key, "
     "gold: answer}",
 )
+HUB_DATA = MAIN.replace(
+    "path: data/train.jsonl, format: round1",
+    f"path: {{hub: org/data, revision: {'c' * 40}, split: train}}, format: round1",
+)
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
+PLAIN = MAIN.replace("max_length: 256", "chat_template: plain, max_length: 256")
+SAMPLED = MAIN.replace("train.jsonl, format: round1", "train.jsonl, format: round1, sample: {n: 5, seed: 2}")
+TOGETHER = MAIN.replace(
+    "train: {path: data/train.jsonl, format: round1}",
+    "train: {format: mixture, sources: {one: {path: data/train.jsonl, format: round1}}}",
+)
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
@@ -60,6 +70,21 @@ def _add(path: str, text: str, recipe: str = MAIN) -> Edit:
     return Edit(path, anchor, f"{anchor}, {text}", recipe)
 
 
+def _source(path: str, format: str, text: str) -> Edit:
+    """A leaf given to a source that does not give it."""
+    plain = f"{{path: data/train.jsonl, format: {format}}}"
+    recipe = MAIN.replace("{path: data/train.jsonl, format: round1}", plain)
+    return Edit(f"dataset.train.{path}", plain, f"{plain[:-1]}, {text}}}", recipe)
+
+
+def _where(text: str) -> Edit:
+    """A condition more than `{field: a, present: true, ...}`."""
+    plain = "{path: data/train.jsonl, format: round1, where: [{field: a, present: true}]}"
+    recipe = MAIN.replace("{path: data/train.jsonl, format: round1}", plain)
+    new = plain.replace("present: true", text if text.startswith("present") else f"present: true, {text}")
+    return Edit(f"dataset.train.where.{text.split(':')[0]}", plain, new, recipe)
+
+
 def _schedule(name: str, field: str, old: str, new: str, more: str = "warmup_steps: 1") -> Edit:
     """A parameter that one shape of the learning rate has."""
     recipe = MAIN.replace("epochs: 1", f"epochs: 1, lr_scheduler: {{name: {name}, {more}, {field}: {old}}}")
@@ -67,6 +92,44 @@ def _schedule(name: str, field: str, old: str, new: str, more: str = "warmup_ste
 
 
 EDITS = [
+    Edit("dataset.train.path.hub", "org/data", "org/other", HUB_DATA),
+    Edit("dataset.train.path.revision", "c" * 40, "d" * 40, HUB_DATA),
+    Edit("dataset.train.path.split", "split: train", "split: test", HUB_DATA),
+    Edit("dataset.train.path.config", "split: train", "split: train, config: main", HUB_DATA),
+    _source("fill", "round1", "fill: {name: x}"),
+    _source("clean", "round1", "clean: [strip]"),
+    _source("where", "round1", "where: [{field: a, present: true}]"),
+    Edit(
+        "dataset.train.where.field",
+        "field: a",
+        "field: b",
+        MAIN.replace(
+            "train.jsonl, format: round1", "train.jsonl, format: round1, where: [{field: a, present: true}]"
+        ),
+    ),
+    _where("present: false"),
+    _where("one_of: [x]"),
+    _where("none_of: [x]"),
+    _where("min_characters: 3"),
+    _where("max_characters: 3"),
+    _source("explode", "columns, prompt: {q: q}", "explode: list"),
+    _source("history_column", "alpaca", "history_column: history"),
+    _source("prompt_column", "prompt_response", "prompt_column: input"),
+    _source("response_column", "prompt_response", "response_column: target"),
+    _source("text_column", "text", "text_column: body"),
+    _source("calculator", "gsm8k", "calculator: drop"),
+    _source("turns.column", "sharegpt", "turns: {column: messages}"),
+    _source("turns.role", "sharegpt", "turns: {role: role}"),
+    _source("turns.content", "sharegpt", "turns: {content: text}"),
+    _source("turns.roles", "sharegpt", "turns: {roles: {me: user}}"),
+    _source("turns.leading", "sharegpt", "turns: {leading: drop}"),
+    _source("choice.question", "multiple_choice", "choice: {question: q}"),
+    _source("choice.passage", "multiple_choice", "choice: {passage: p}"),
+    _source("choice.options", "multiple_choice", "choice: {options: [A, B]}"),
+    _source("choice.options_behind", "multiple_choice", "choice: {options_behind: 'Options:'}"),
+    _source("choice.label", "multiple_choice", "choice: {label: answer}"),
+    _source("choice.label_is", "multiple_choice", "choice: {label_is: index}"),
+    _source("choice.several", "multiple_choice", "choice: {several: drop}"),
     Edit("dataset.train.bad_rows", "train.jsonl, format: round1", "train.jsonl, format: round1, bad_rows: 1"),
     Edit(
         "dataset.train.format",
@@ -81,12 +144,23 @@ EDITS = [
     Edit("dataset.train.id", "id: key", "id: text", COLUMNS),
     Edit("dataset.train.gold", "gold: answer", "gold: text", COLUMNS),
     Edit("dataset.test.bad_rows", "test.jsonl, format: round1", "test.jsonl, format: round1, bad_rows: 1"),
+    Edit("dataset.train.sample.n", "n: 5", "n: 6", SAMPLED),
+    Edit("dataset.train.sample.share", "n: 5", "share: 0.5", SAMPLED),
+    Edit("dataset.train.sample.seed", "seed: 2", "seed: 3", SAMPLED),
+    Edit("dataset.train.sample.deduplicate", "n: 5", "n: 5, deduplicate: true", SAMPLED),
+    Edit("dataset.train.sample.repeat", "n: 5", "n: 5, repeat: 2", SAMPLED),
+    Edit("dataset.train.sources", "{one:", "{two: {path: data/copy.jsonl, format: round1}, one:", TOGETHER),
     Edit("dataset.split.test", "test: 0.5", "test: 0.25", SPLIT),
     Edit("dataset.split.seed", "seed: 1}", "seed: 2}", SPLIT),
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
     _add("prompt.overflow", "overflow: drop"),
+    _add("prompt.chat_template", "chat_template: plain"),
+    Edit("prompt.stop", "max_length: 256", "max_length: 256, stop: '###'", PLAIN),
+    _add("prompt.train_on", "train_on: all_assistant"),
+    _add("prompt.history", "history: 2"),
+    _add("prompt.max_cut", "max_cut: 0.5"),
     Edit("model.base", "org/model", "org/other", HUB),
     Edit("model.revision", "a" * 40, "b" * 40, HUB),
     Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),
@@ -146,6 +220,7 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
+    _add("sampling.engine", "engine: transformers"),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),

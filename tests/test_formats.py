@@ -1,119 +1,19 @@
-"""Reading files record by record, and turning one record into rows."""
+"""Turning one record into rows: round1, alpaca and columns."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import rows_of
 
-from workflow.errors import BuildError
-from workflow.formats import BadRow, Row, reader
-from workflow.formats.reading import records
+from workflow.formats import BadRow, Row
 from workflow.patterns import check_pattern, compile_pattern, named_groups
-from workflow.recipe.dataset import AlpacaSource, ColumnsSource, Parse, Round1Source
+from workflow.recipe.formats import Parse
 
 PATTERN = (
     r"(?s)题目如下：\n\n### 题目:\n(?P<problem>.*?)\n\n### 问题:\n(?P<question>.*?)\n(?P<options>A\. .*\n)"
 )
-
-
-def read(tmp_path: Path, body: str | bytes, name: str = "data.jsonl") -> list[tuple[int, Any]]:
-    path = tmp_path / name
-    path.write_bytes(body if isinstance(body, bytes) else body.encode())
-    return list(records(path))
-
-
-def rows_of(record: Any, **source: Any) -> list[Row]:
-    kinds: dict[str, Any] = {"round1": Round1Source, "alpaca": AlpacaSource, "columns": ColumnsSource}
-    return list(reader(kinds[source["format"]](path="x.json", **source))(record))
-
-
-GOOD = [
-    (b'{"a": 1}\n{"a": 2}\n', [(1, 1), (2, 2)]),
-    (b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}', [(1, 1), (3, 2)]),
-    ('{"a": "x\u2028y\u2029z\x85"}\n{"a": 2}\n'.encode(), [(1, "x\u2028y\u2029z\x85"), (2, 2)]),
-    (b'{"a": "x\\u0000y"}\n', [(1, "x\0y")]),
-    (b'[{"a": 1},\n\n {"a":\n2}]\n', [(1, 1), (3, 2)]),
-    (b'\xef\xbb\xbf\n [ {"a": "\xe2\x80\xa8"}\r\n, {"a": 2} ] \r\n', [(2, "\u2028"), (3, 2)]),
-    (b"", []),
-    (b"\n \r\n", []),
-    (b"[]", []),
-    (b"[ \n ]\n", []),
-]
-
-
-@pytest.mark.parametrize("name", ["data.jsonl", "data.json"])
-@pytest.mark.parametrize(("body", "wanted"), GOOD)
-def test_json_files(tmp_path: Path, body: bytes, wanted: list[Any], name: str) -> None:
-    assert [(line, record["a"]) for line, record in read(tmp_path, body, name)] == wanted
-
-
-BAD_RECORDS = [b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a": Infinity}', b'{"a": "\x01"}']
-
-
-@pytest.mark.parametrize("shape", [b"%s\n", b"[\n%s]"])
-@pytest.mark.parametrize("bad", [*BAD_RECORDS])
-def test_values_that_json_does_not_know_are_bad_rows(tmp_path: Path, bad: bytes, shape: bytes) -> None:
-    if shape.startswith(b"[") and b"\x01" in bad:
-        with pytest.raises(BuildError, match=r"data.jsonl:2: not JSON: Invalid control character"):
-            read(tmp_path, shape % bad)
-        return
-    [(line, value)] = read(tmp_path, shape % bad)
-    assert isinstance(value, ValueError)
-    assert "not JSON" in str(value)
-    assert line == (2 if shape.startswith(b"[") else 1)
-
-
-@pytest.mark.parametrize("bad", [b'{"a": 1', b"\0", b"\xff\xfe", b'{"a": "\xed\xa0\x80"}', b"{'a': 1}"])
-def test_lines_that_are_not_json_are_bad_rows(tmp_path: Path, bad: bytes) -> None:
-    found = read(tmp_path, b'{"a": 1}\n' + bad + b'\n{"a": 3}\n')
-    assert [line for line, _ in found] == [1, 2, 3]
-    assert isinstance(found[1][1], ValueError)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b"[", r"1: not JSON.*cut off"),
-        (b'[{"a": 1},\n', r"2: not JSON.*cut off"),
-        (b'[{"a": 1},]', r"1: not JSON"),
-        (b'[{"a": 1}\n', r"1: the JSON list is cut off"),
-        (b'[{"a": 1},\n{"a": "x', r"2: not JSON"),
-        (b'[{"a": 1}\n{"a": 2}]', r"1: the JSON list is cut off"),
-        (b'[{"a": 1}] [{"a": 2}]', r"more text behind"),
-        (b'[{"a": "\xff"}]', r"not UTF-8 text"),
-        (b"[" * 100_000, r"1: not JSON.*recursion"),
-    ],
-)
-def test_damaged_lists(tmp_path: Path, body: bytes, message: str) -> None:
-    with pytest.raises(BuildError, match=message):
-        read(tmp_path, body)
-
-
-def test_csv(tmp_path: Path) -> None:
-    body = '\ufeffid,text,\r\n1,"two\r\nlines, ""quoted""",x\r\n\r\n2,中\u2028文\r\n3,a,b,c\r\n4,,'
-    found = read(tmp_path, body, "data.CSV")
-    assert found[0] == (2, {"id": "1", "text": 'two\r\nlines, "quoted"', "": "x"})
-    assert found[1] == (4, {"id": "2", "text": "中\u2028文"}) or found[1][0] == 5
-    assert isinstance(found[2][1], ValueError)
-    assert str(found[2][1]) == "4 values for 3 columns"
-    assert found[3][1] == {"id": "4", "text": "", "": ""}
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [(b"a,b,a\n1,2,3\n", "two columns are called 'a'"), (b'a\n"x', "not CSV"), (b"a\n\xff\n", "not UTF-8")],
-)
-def test_damaged_csv(tmp_path: Path, body: bytes, message: str) -> None:
-    with pytest.raises(BuildError, match=message):
-        read(tmp_path, body, "data.csv")
-
-
-def test_empty_csv_and_unknown_ending(tmp_path: Path) -> None:
-    assert read(tmp_path, b"", "data.csv") == read(tmp_path, b"a,b\n", "data.csv") == []
-    with pytest.raises(BuildError, match=r"end in \.jsonl, \.json or \.csv"):
-        read(tmp_path, b"", "data.parquet")
 
 
 PROBLEM = {
@@ -126,7 +26,12 @@ PROBLEM = {
 def test_round1() -> None:
     [row] = rows_of(PROBLEM, format="round1")
     assert row == Row(
-        {"problem": "P", "question": "Q", "options": ["x", "y"]}, {"answer": "B"}, "B", "r_007#0", "r_007", 0
+        prompt={"problem": "P", "question": "Q", "options": ["x", "y"]},
+        target={"answer": "B"},
+        gold=["B"],
+        id="r_007#0",
+        group="r_007",
+        index=0,
     )
     two = {**PROBLEM, "id": None, "questions": PROBLEM["questions"] * 2}  # type: ignore[operator]
     first, second = rows_of(two, format="round1")
@@ -210,14 +115,14 @@ def test_columns() -> None:
         "format": "columns", "prompt": {"text": "Text"}, "target": {"label": "L"}, "id": "n", "gold": "g",
     }  # fmt: skip
     [row] = rows_of({"Text": "t", "n": 7, "g": 2, "L": "x"}, **source)
-    assert row == Row({"text": "t"}, {"label": "x"}, "2", "7")
-    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row({"text": ""}, {}, None, "a")
+    assert row == Row(prompt={"text": "t"}, target={"label": "x"}, gold=["2"], id="7")
+    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row(prompt={"text": ""}, id="a")
     for change, message in (
         ({"Text": None}, "Text: missing; the row has Text, n"),
         ({"n": ""}, "n: an id must be"),
         ({"n": True}, "n: an id must be"),
-        ({"g": ["A"]}, "g: the right answer must be one value, not a list"),
-        ({"L": None}, "L: missing"),
+        ({"g": {"a": 1}}, "g: a right answer must be one value, or several in a list, not a dict"),
+        ({"L": None}, "L: null"),
     ):
         with pytest.raises(BadRow, match=message):
             rows_of({"Text": "t", "n": "a", **change}, **source)

@@ -96,7 +96,7 @@ def test_a_complete_recipe_has_nothing_before_it() -> None:
     ("template", "said"),
     [
         ("{% block user %}{{ q }", "p.jinja:1"),
-        ("hello", "user is missing"),
+        ("hello", "neither user nor assistant"),
         ("{% include 'x' %}", "not allowed"),
     ],
 )

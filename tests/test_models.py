@@ -10,9 +10,9 @@ import pytest
 
 from workflow.errors import BuildError
 from workflow.models import model_files, tokenizer_files
-from workflow.products import model, tokenizer
+from workflow.products import model
 from workflow.store.address import sha256_of
-from workflow.store.build import Job, Resources, build, verify
+from workflow.store.build import Resources, build, verify
 from workflow.store.records import Plan
 from workflow.store.store import Store
 
@@ -89,33 +89,23 @@ def test_a_weight_shard_that_is_missing(folder: Path) -> None:
         model_files(folder)
 
 
-def test_products(folder: Path, tmp_path: Path) -> None:
+def test_the_product(folder: Path, tmp_path: Path) -> None:
     store, files = Store(tmp_path / "store"), model_files(folder)
     digests = {name: sha256_of(path) for name, path in files.items()}
-    for product, make in (("model", model.make), ("tokenizer", tokenizer.make)):
-        plan = Plan(product=product, version=1, slice={"scratch": False}, inputs={}, sources=digests)
-        store.write_plan(plan.product, plan.address, plan.model_dump(mode="json"))
-        where = {"sources": {name: str(path) for name, path in files.items()}, "execution": {}}
-        store.write_where(product, plan.address, where)
-        receipt = build(store, product, plan.address, make, Resources())
-        assert {n: r.sha256 for n, r in receipt.manifest.files.items()} == digests
-        made = store.folder(product, receipt.key)
-        assert (made / "config.json").is_symlink() == (product == "model")
-        verify(made)
-        if product == "model":
-            assert receipt.manifest.counts["bytes"] == sum(path.stat().st_size for path in files.values())
-            assert (folder / "model.safetensors").stat().st_mode & 0o200  # what is the user's stays as it is
-            linked = made
-    (folder / "model.safetensors").write_bytes(b"Weights")
+    plan = Plan(product="model", version=1, slice={"scratch": False}, inputs={}, sources=digests)
+    store.write_plan(plan.product, plan.address, plan.model_dump(mode="json"))
+    where = {"sources": {name: str(path) for name, path in files.items()}, "execution": {}}
+    store.write_where("model", plan.address, where)
+    receipt = build(store, "model", plan.address, model.make, Resources())
+    assert {n: r.sha256 for n, r in receipt.manifest.files.items()} == digests
+    made = store.folder("model", receipt.key)
+    assert (made / "config.json").is_symlink()
     verify(made)
+    assert receipt.manifest.counts["bytes"] == sum(path.stat().st_size for path in files.values())
+    assert (folder / "model.safetensors").stat().st_mode & 0o200  # what is the user's stays as it is
+    (folder / "model.safetensors").write_bytes(b"Weights")
     with pytest.raises(BuildError, match=r"model.safetensors: damaged"):
-        verify(linked)
+        verify(made)
     (folder / "model.safetensors").unlink()
     with pytest.raises(BuildError, match=r"model.safetensors: cannot be read"):
-        verify(linked)
-
-
-def test_a_job_is_all_they_need(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    assert tokenizer.make(Job({}, {}, tokenizer_files(folder), out, tmp_path, tmp_path)) == {"files": 3}
+        verify(made)

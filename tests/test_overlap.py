@@ -57,6 +57,32 @@ def test_nothing_in_common(tmp_path: Path) -> None:
     assert written["exact"] == written["normalised"] == []
 
 
+def test_conversations_are_compared_by_what_is_asked(tmp_path: Path) -> None:
+    def told(id: str, *texts: str) -> dict[str, Any]:
+        roles = ("user", "assistant")
+        turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+        return {"id": id, "prompt": {"system": ""}, "turns": turns}
+
+    train = [
+        told("r1", "q", "a"),
+        told("r2", "q", "a", "q2", "b"),
+        told("r3", "Q!", "x"),
+        told("r4", "z", "a"),
+    ]
+    plain = [{"id": f"x{i}", "prompt": {}, "target": {"text": "x"}} for i in range(2)]
+    inputs = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    for folder, rows in zip(
+        inputs.values(), ([*train, *plain], [told("t", "q", "other"), *plain]), strict=True
+    ):
+        folder.mkdir()
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "out").mkdir()
+    counts = overlap.make(Job({}, inputs, {}, tmp_path / "out", tmp_path, tmp_path))
+    written = json.loads((tmp_path / "out/overlap.json").read_text())
+    assert (written["exact"], written["normalised"]) == ([["r1", "t"]], [["r1", "t"], ["r3", "t"]])
+    assert (counts["train_rows"], counts["test_rows"]) == (6, 3)  # plain text asks nothing
+
+
 def test_prompts_of_punctuation_match_only_when_equal(tmp_path: Path) -> None:
     _, written = made(tmp_path, [("a", {"q": "?"}), ("b", {"q": "!"})], [("t", {"q": "?"})])
     assert written["exact"] == written["normalised"] == [["a", "t"]]

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from tiny_predictions import context, job, manifest, model_config, record, shards
-from token_rows import write_rendering
 
 from workflow.draws import Draws, Wanted, prompt_digest
 from workflow.engine import Draw, Question, seed_of
 from workflow.errors import BuildError
 from workflow.products import predictions
 from workflow.products.predictions import Survey, context_length, look_through
-from workflow.tokens import Rendering
+from workflow.tokens import Rendering, write_rendering
 
 PROMPTS = {row: prompt_digest([1, number]) for number, row in enumerate("abcd")}
 
@@ -107,6 +106,6 @@ def test_a_context_is_all_but_rows_and_the_number_of_draws(tmp_path: Path) -> No
     (model / "tokenizer.json").write_text("{}")
     manifest(model)
     found.append(predictions.context(job(tmp_path / "2", rows, model)))
-    write_rendering(rows, Rendering(stop_token_ids=[2, 5], pad_token_id=0))
+    write_rendering(rows, Rendering(stop_token_ids=[2, 5], stop=[], pad_token_id=0))
     found.append(predictions.context(job(tmp_path / "3", rows, model)))
     assert len({first, *found}) == 7

@@ -22,6 +22,7 @@ from workflow.prompts import PromptTemplate
 ROW: dict[str, Any] = {
     "id": "r1",
     "prompt": {"problem": "P", "options": ["x", "y"], "table": {"k": 1}},
+    "turns": [],
     "target": {"answer": "A"},
 }
 WATCHED = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "open")
@@ -87,14 +88,14 @@ def test_a_missing_variable(tmp_path: Path, block: str, name: str) -> None:
 
 
 def test_training_needs_the_assistant_block(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="training needs the block assistant"):
+    with pytest.raises(BuildError, match="row r1 needs the block assistant"):
         template(tmp_path, "{% block user %}{% endblock %}").messages(ROW, answer=True)
 
 
 NO_TEMPLATE = [
     "{% block user %}{{ x",
     "{% block system %}{% endblock %}",
-    "{% block user %}{% endblock %}{% block tool %}{% endblock %}",
+    "{% block user %}{% endblock %}{% block human %}{% endblock %}",
     "{% include '/etc/passwd' %}{% block user %}{% endblock %}",
     "{% block user %}" + "(" * 20_000,
     "{% block user %}{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}{% endblock %}",
@@ -263,7 +264,10 @@ def test_a_runaway_row_among_many_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(bounds, "SECONDS", 0.2)
     loops = "{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}"
     one = template(tmp_path, f"{{% block user %}}{loops}{{% endblock %}}")
-    rows = [{"id": f"r{i}", "prompt": {"n": 99999 if i == 700 else i % 9}, "target": {}} for i in range(900)]
+    rows = [
+        {"id": f"r{i}", "prompt": {"n": 99999 if i == 700 else i % 9}, "turns": [], "target": {}}
+        for i in range(900)
+    ]
     with bounds.shared_bounds(), pytest.raises(BuildError, match=r"row r700: not finished after 0.2 s"):
         for row in rows:
             one.messages(row, answer=False)

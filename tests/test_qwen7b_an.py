@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 from qwen import write_tokenizer
-from token_rows import listed
+from token_rows import listed, tokenizer
 
 from workflow.errors import BuildError
 from workflow.graph import Draw, Graph
@@ -116,7 +116,7 @@ def made(folder: Path, records: list[dict[str, str]], model: Path) -> tuple[Path
         path.mkdir()
     rows.make(Job(products["rows_train"].slice, {}, {"data": data}, out["rows"], out["work"], out["work"]))
     node = products["shards_train"]
-    inputs = {"rows": out["rows"], "tokenizer": model}
+    inputs = {"rows": out["rows"], "tokenizer": tokenizer(model)}
     return out["shards"], shards.make(
         Job(node.slice, inputs, node.sources, out["shards"], out["work"], out["work"] / "pieces")
     )
@@ -159,7 +159,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def renderer(qwen: Path) -> Renderer:
-    return Renderer(qwen)
+    return Renderer(tokenizer(qwen))
 
 
 # --- the recipe -------------------------------------------------------------------------------------------
@@ -312,8 +312,8 @@ def test_chatml_text_of_a_row(folder: Path, renderer: Renderer) -> None:
         "question": "选择题 1：\n谁最高？",
         "options": ["甲", "乙"],
     }
-    row = {"id": "x", "prompt": prompt, "target": {"output": "甲最高。\n\n答案是：A"}}
-    text = renderer.text(template.messages(row, answer=True), "x")
+    row = {"id": "x", "turns": [], "prompt": prompt, "target": {"output": "甲最高。\n\n答案是：A"}}
+    text = renderer.text(template.messages(row, answer=True), "x", [2])
     assert text.prompt == (
         "<|im_start|>system\n你是一个逻辑推理专家，擅长解决逻辑推理问题。<|im_end|>\n"
         "<|im_start|>user\n你是一个逻辑推理专家，擅长解决逻辑推理问题。以下是一个逻辑推理的题目，形式为单项选择题。"
@@ -322,8 +322,8 @@ def test_chatml_text_of_a_row(folder: Path, renderer: Renderer) -> None:
         "### 题目:\n甲比乙高。\n乙比丙高。\n\n### 问题:\n选择题 1：\n谁最高？\nA. 甲\nB. 乙\n<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert (text.answer, text.stop) == ("甲最高。\n\n答案是：A", END)
-    asked = renderer.text(template.messages({"id": "x", "prompt": prompt}, answer=False), "x")
+    assert (text.parts[1:], text.stops) == (["甲最高。\n\n答案是：A"], [END])
+    asked = renderer.text(template.messages({"id": "x", "turns": [], "prompt": prompt}, answer=False), "x")
     assert asked.prompt == text.prompt  # the very text that training saw
 
 
@@ -438,7 +438,7 @@ def test_chain_with_a_tiny_model(folder: Path) -> None:
     problems = {"round1_test_data_000": 2, "round1_test_data_002": 3, "round1_test_data_010": 1}
     problems["round1_test_data_011"] = 1
     assert list(voted) == [f"{name}#{i}" for name, count in problems.items() for i in range(count)]
-    assert all(line["gold"] is None and line["correct"] is None for line in voted.values())
+    assert all(line["gold"] == [] and line["correct"] is None for line in voted.values())
     assert all(sum(line["votes"].values()) + line["abstentions"] == 3 for line in voted.values())
     assert lines(folder / results / "submission.jsonl") == [
         {"id": name, "questions": [{"answer": voted[f"{name}#{i}"]["answer"]} for i in range(count)]}

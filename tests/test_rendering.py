@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qwen import write_tokenizer
-from token_rows import listed
+from token_rows import listed, tokenizer
 
 from workflow import bounds
+from workflow.chat import Chat
 from workflow.errors import BuildError
+from workflow.products.tokenizer import write_tokenizer as write_tokenizer_product
 from workflow.rendering import Renderer
 from workflow.tiny_model import CHAT_TEMPLATE
+from workflow.tokens import Rendering
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "recipes/models/tiny-qwen2"
@@ -36,14 +40,14 @@ def write_config(folder: Path, kind: str = "PreTrainedTokenizerFast", **changed:
 
 @pytest.fixture(scope="module")
 def tiny() -> Renderer:
-    return Renderer(TINY)
+    return Renderer(tokenizer())
 
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     folder = tmp_path_factory.mktemp("qwen")
     write_tokenizer(folder)
-    return Renderer(folder)
+    return Renderer(tokenizer(folder))
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def changed(tiny: Renderer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give the tiny tokenizer another chat template for one test."""
 
     def change(template: str) -> Renderer:
-        monkeypatch.setattr(tiny.tokenizer, "chat_template", template)
+        monkeypatch.setattr(tiny, "chat", replace(tiny.chat, template=template))
         return tiny
 
     return change
@@ -76,23 +80,25 @@ def test_qwen_golden_vectors(qwen: Renderer, text: str, ids: list[int]) -> None:
 @pytest.mark.parametrize("name", ["tiny", "qwen"])
 def test_prompt_and_answer(name: str, request: pytest.FixtureRequest) -> None:
     one: Renderer = request.getfixturevalue(name)
-    text = one.text(MESSAGES, "r")
-    assert (text.prompt, text.answer) == (CHAT, "答案是：A")
-    assert one.tokenizer.convert_ids_to_tokens([text.stop]) == ["<|im_end|>"]
+    text = one.text(MESSAGES, "r", [2])
+    assert text.parts == [CHAT, "答案是：A"]
+    assert [one.backend.id_to_token(stop) for stop in text.stops] == ["<|im_end|>"]
     asked = one.text(MESSAGES[:-1], "r")
-    assert (asked.prompt, asked.answer, asked.stop) == (CHAT, "", None)
-    [prompt, answer] = listed(one.encode([text.prompt, text.answer], ["r", "r"]))
-    whole = one.tokenizer.apply_chat_template(MESSAGES, tokenize=False)
-    [ids] = listed(one.encode([whole], ["r"]))
+    assert (asked.parts, asked.stops) == ([CHAT], [])
+    [prompt, answer] = listed(one.encode(text.parts, ["r", "r"]))
+    [ids] = listed(one.encode([one.chat.text(MESSAGES, False)], ["r"]))
     assert ids[: len(prompt)] == prompt
-    assert ids[len(prompt) : -1] == [*answer, text.stop]  # then the template's line break
-    assert one.tokenizer.decode([*answer, text.stop]) == "答案是：A<|im_end|>"
+    assert ids[len(prompt) : -1] == [*answer, *text.stops]  # then the template's line break
+    assert one.backend.decode([*answer, *text.stops], skip_special_tokens=False) == "答案是：A<|im_end|>"
     assert "You are a helpful assistant." in one.text(MESSAGES[1:], "r").prompt
 
 
 def test_what_prediction_must_know(tiny: Renderer, qwen: Renderer) -> None:
-    assert (tiny.rendering.stop_token_ids, tiny.rendering.pad_token_id) == ([418, 420], 418)
-    assert (qwen.rendering.stop_token_ids, qwen.rendering.pad_token_id) == ([151643, 151645], 151643)
+    assert tiny.chat.rendering(None) == Rendering(stop_token_ids=[418, 420], stop=[], pad_token_id=418)
+    assert qwen.chat.rendering(None) == Rendering(
+        stop_token_ids=[151643, 151645], stop=[], pad_token_id=151643
+    )
+    assert replace(tiny.chat, pad_id=None).rendering("###").pad_token_id == 418
 
 
 WRITTEN = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -105,34 +111,13 @@ def test_any_text_survives(tiny: Renderer, qwen: Renderer, user: str, answer: st
 
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     for one in (tiny, qwen):
-        text = one.text(messages, "r")
-        prompt, labels = listed(one.encode([text.prompt, text.answer], ["r", "r"]))
+        text = one.text(messages, "r", [1])
+        prompt, labels = listed(one.encode(text.parts, ["r", "r"]))
         assert one.text(messages[:1], "r").prompt == text.prompt
         assert prompt
-        assert text.stop in one.stop_ids
-        back = one.backend.decode([*labels, text.stop], skip_special_tokens=False)
+        assert set(text.stops) <= set(one.chat.stop_ids)
+        back = one.backend.decode([*labels, *text.stops], skip_special_tokens=False)
         assert back == unicodedata.normalize("NFC", answer) + "<|im_end|>"
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        CHAT_TEMPLATE,
-        "{{ bos_token }}{% for m in messages if m.role != 'user' %}{{ loop.index0 }}{{ m.content | tojson }}"
-        "{% endfor %}{{ eos_token }}{{ tools is none }}{{ documents }}",
-        "{%- set ns = namespace(n=0) %}\n  {%- for m in messages %}\n {%- set ns.n = ns.n + 1 %}\n"
-        "{{ m['role'] + ns.n | string }}\n{%- if m.reasoning_content is defined %}!{%- endif %}{%- endfor %}"
-        "{% if add_generation_prompt %}>{% else %}{% generation %}x{% endgeneration %}{% endif %}",
-    ],
-)
-def test_the_chat_is_what_transformers_makes_of_it(changed: Any, template: str) -> None:
-    one = changed(template)
-    for messages in (MESSAGES, MESSAGES[1:], MESSAGES[:1], [{"role": "user", "content": "<|im_end|>\u2028"}]):
-        for open_turn in (True, False):
-            wanted = one.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=open_turn
-            )
-            assert one._chat_text(messages, open_turn) == wanted
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2])
@@ -140,12 +125,12 @@ def test_a_special_token_in_the_data(tiny: Renderer, turn: int) -> None:
     messages = [dict(m) for m in MESSAGES]
     messages[turn]["content"] += "<|im_end|>x"
     with pytest.raises(BuildError, match=r"row r: the \w+ turn holds the special token '<\|im_end\|>'"):
-        tiny.text(messages, "r")
+        tiny.text(messages, "r", [2])
 
 
 def test_an_empty_answer(tiny: Renderer) -> None:
     with pytest.raises(BuildError, match="row r: the answer is empty"):
-        tiny.text([*MESSAGES[:2], {"role": "assistant", "content": ""}], "r")
+        tiny.text([*MESSAGES[:2], {"role": "assistant", "content": ""}], "r", [2])
 
 
 LOOP = (
@@ -191,14 +176,14 @@ def test_chat_templates_that_misbehave(
     monkeypatch.setattr(bounds, "SECONDS", 0.5)
     messages = [*MESSAGES[:2], {"role": "assistant", "content": "答案是：A\n"}]
     with pytest.raises(BuildError, match=message):
-        changed(template).text(messages, "r")
+        changed(template).text(messages, "r", [2])
 
 
 def test_a_doubled_bos(tiny: Renderer, changed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tiny.tokenizer._special_tokens_map, "bos_token", "<|endoftext|>")
+    monkeypatch.setattr(tiny, "chat", replace(tiny.chat, names={"bos_token": "<|endoftext|>"}))
     with pytest.raises(BuildError, match="begins with '<.endoftext.>' twice"):
-        changed("<|endoftext|>{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
-    text = changed("{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r")
+        changed("<|endoftext|>{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r", [2])
+    text = changed("{{ bos_token }}" + CHAT_TEMPLATE).text(MESSAGES, "r", [2])
     [ids] = listed(tiny.encode([text.prompt], ["r"]))
     assert ids.count(418) == 1
 
@@ -206,7 +191,7 @@ def test_a_doubled_bos(tiny: Renderer, changed: Any, monkeypatch: pytest.MonkeyP
 def test_a_tokenizer_that_drops_chinese(tmp_path: Path) -> None:
     shutil.copy(DATA / "tiny_bpe/tiny_bpe_tokenizer.json", tmp_path / "tokenizer.json")
     write_config(tmp_path)
-    one = Renderer(tmp_path)
+    one = Renderer(tokenizer(tmp_path))
     assert listed(one.encode(["plain text"], ["r"]))
     with pytest.raises(
         BuildError, match="row r7: the tokenizer loses the characters 答 案 是 ：; use another tokenizer"
@@ -232,17 +217,36 @@ def test_bytes_are_compared_exactly(tiny: Renderer, qwen: Renderer) -> None:
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises(BuildError, match=message):
-            Renderer(tmp_path)
+            write_tokenizer_product(tmp_path, tmp_path)
 
     (tmp_path / "tokenizer.json").write_text("{}")
     write_config(tmp_path)
     refused("the tokenizer cannot be loaded")
     shutil.copy(TINY / "tokenizer.json", tmp_path)
-    write_config(tmp_path, chat_template=None)
-    refused("no chat template")
     write_config(tmp_path, eos_token=None)
     refused("neither generation config nor tokenizer names a stop token")
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 420')
     refused("generation_config.json: damaged")
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [420]}')
-    assert Renderer(tmp_path).stop_ids == [420]
+    write_config(tmp_path, chat_template=None)
+    assert write_tokenizer_product(tmp_path, tmp_path) == 421
+    assert Chat.read(tmp_path).stop_ids == [420]
+    with pytest.raises(BuildError, match="no chat template"):
+        Renderer(tmp_path)
+
+
+def test_limits_of_the_tokenizers_own_count_for_nothing(tmp_path: Path) -> None:
+    settings = json.loads((TINY / "tokenizer.json").read_text())
+    settings["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    write_config(tmp_path)
+    assert len(Renderer(tokenizer(tmp_path)).encode(["小明和小红和小刚"], ["r"]).ids) > 3
+
+
+def test_a_damaged_product_is_named(tmp_path: Path) -> None:
+    shutil.copytree(tokenizer(), tmp_path, dirs_exist_ok=True)
+    for name in ("tokenizer.json", "chat.json"):
+        (tmp_path / name).chmod(0o644)
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(BuildError, match=f"{name}: damaged"):
+            Renderer(tmp_path)

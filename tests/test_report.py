@@ -93,7 +93,7 @@ def rows() -> list[dict[str, Any]]:
         {"problem": f"Problem {i} {HOSTILE[:-1]}", "options": ["1", "2", "3", "<4>"]} for i in range(ROWS)
     ]
     return [
-        {"id": f"r{i:03d}#<b>", "prompt": prompt, "gold": GOLD[i % 4]} for i, prompt in enumerate(prompts)
+        {"id": f"r{i:03d}#<b>", "prompt": prompt, "gold": [GOLD[i % 4]]} for i, prompt in enumerate(prompts)
     ]
 
 
@@ -115,7 +115,7 @@ def voted(predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row, line in zip(rows(), predictions, strict=True):
         votes = Counter(draw["text"][-1] for draw in line["draws"])
         answer, most = max(votes.items(), key=lambda item: (item[1], item[0]))
-        fields = {"id": row["id"], "gold": row["gold"], "answer": answer, "correct": answer == row["gold"]}
+        fields = {"id": row["id"], "gold": row["gold"], "answer": answer, "correct": answer in row["gold"]}
         lines.append({**fields, "votes": votes, "abstentions": 0, "agreement": most / 5, "tie": False})
     return lines
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from workflow import sorting
 from workflow.errors import BuildError
 from workflow.formats import reading
 from workflow.products import rows
@@ -54,7 +55,7 @@ def test_bad_rows_are_counted(tmp_path: Path) -> None:
     records = [{"text": "a"}, {}, "{", {"text": "b"}]
     counts, found = made(tmp_path, records, **COLUMNS, bad_rows=2)
     assert (counts["rows"], counts["bad_rows"], len(found)) == (2, 2, 2)
-    assert counts["bad"][0] == "line 2: text: missing; the row has no columns"
+    assert counts["bad"][0] == "line 2: text: missing; the row has no fields"
     assert counts["bad"][1].startswith("line 3: not JSON")
     with pytest.raises(BuildError, match=r":3: .*bad row 2, bad_rows allows 1"):
         made(tmp_path, records, **COLUMNS, bad_rows=1)
@@ -147,7 +148,7 @@ def test_a_file_exported_anew_gives_the_same_rows(tmp_path: Path, monkeypatch: p
     assert len(found) == 7
     assert len(set(found.values())) == 1
     monkeypatch.setattr(reading, "BLOCK", 64)
-    monkeypatch.setattr(rows, "OPEN", 3)  # many runs, merged by and by
+    monkeypatch.setattr(sorting, "SHARD_ROWS", 10)  # many runs and many parts
     for name in found:
         assert body(tmp_path, tmp_path / name, 1 + len(name) % 2, **chosen) == found[name]
 
@@ -170,6 +171,20 @@ def test_more_than_ten_equal_rows_are_sorted_by_id(tmp_path: Path) -> None:
     assert ids == sorted({ids[0], *(f"{ids[0]}.{i}" for i in range(2, 26))})
 
 
+def test_rows_that_a_condition_leaves_out(tmp_path: Path) -> None:
+    where = [{"field": "text", "none_of": ["b"]}]
+    counts, found = made(tmp_path, [{"text": text} for text in "abc"], **COLUMNS, where=where)
+    assert (counts["rows"], counts["bad_rows"]) == (2, 0)
+    assert sorted(row["prompt"]["text"] for row in found) == ["a", "c"]
+
+
+def test_conversations_are_rows(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    _, [row] = made(tmp_path, [{"conversations": turns}], format="sharegpt")
+    assert row["turns"] == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert (row["gold"], row["prompt"], row["rendered"], row["group"]) == (["a"], {"system": ""}, None, None)
+
+
 def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BLOCK", 50)
     records = [{"text": "x", "n": f"{i % 90}"} for i in range(91)]
@@ -177,7 +192,8 @@ def test_the_line_of_an_id_used_twice_in_another_run(tmp_path: Path, monkeypatch
         made(tmp_path, records, **COLUMNS, id="n")
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "SHARD_ROWS", 30)  # a shard is held in memory, and these rows have 32 KB
     peaks = []
     for name, size in (("lines.jsonl", 9), ("lines.jsonl", 45), ("list.json", 9), ("list.json", 45)):
         with (tmp_path / name).open("w") as file:

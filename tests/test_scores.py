@@ -57,9 +57,14 @@ def build(
     chance = random.Random(seed)
     golds = [chance.choice("AABCD") for _ in range(count)]
     ids = [f"row{number:04d}" for number in range(count)]
+    also = {"A": "DA", "B": "BB"}  # some rows accept two answers, some say one twice
     rows = [
-        {"id": id, "prompt": {"options": list(LETTERS)}, "gold": None if chance.random() < unscored else gold}
-        for id, gold in zip(ids, golds, strict=True)
+        {
+            "id": id,
+            "prompt": {"options": list(LETTERS)},
+            "gold": [] if chance.random() < unscored else list(also.get(gold, gold) if i % 3 else gold),
+        }
+        for i, (id, gold) in enumerate(zip(ids, golds, strict=True))
     ]
     inputs = {"rows": write(tmp_path / "rows/rows.jsonl", rows)}
     for role, skill, number in (("draws", 0.5, draws), ("greedy", 0.6, 1), ("base", 0.3, 1)):
@@ -117,7 +122,7 @@ def naive(job: Job) -> dict[str, Any]:
         read = {id: [naive_answer(draw["text"]) for draw in draws] for id, draws in predicted.items()}
         flat = [answer for given in read.values() for answer in given]
         found[role] = {
-            "rows": [given.count(golds[id]) / len(given) for id, given in read.items()],
+            "rows": [sum(answer in golds[id] for answer in given) / len(given) for id, given in read.items()],
             "parse_rate": sum(answer is not None for answer in flat) / len(flat),
             "length_rate": sum(d["finish_reason"] == "length" for ds in predicted.values() for d in ds)
             / len(flat),
@@ -125,12 +130,12 @@ def naive(job: Job) -> dict[str, Any]:
         if role == "draws":
             winners = {id: naive_vote(given) for id, given in read.items()}
     found["voted"] = {
-        "rows": [float(winners[id] == gold) for id, gold in golds.items()],
+        "rows": [float(winners[id] in gold) for id, gold in golds.items()],
         "parse_rate": sum(winner is not None for winner in winners.values()) / len(winners),
         "length_rate": found["draws"]["length_rate"],
     }
-    common = Counter(golds.values()).most_common(1)[0][0]
-    baseline = [float(gold == common) for gold in golds.values()]
+    common = Counter(answer for gold in golds.values() for answer in set(gold)).most_common(1)[0][0]
+    baseline = [float(common in gold) for gold in golds.values()]
     found["majority_class"] = {"rows": baseline, "parse_rate": None, "length_rate": None}
     return found
 
@@ -238,8 +243,8 @@ def test_inputs_that_do_not_belong_together(tmp_path: Path) -> None:
     change(job.inputs["draws"] / "predictions.jsonl", draws=[{"text": "", "finish_reason": "stop"}] * 2)
     with pytest.raises(BuildError, match="voted from another number of draws"):
         scores.make(job)
-    change(job.inputs["voted"] / "voted.jsonl", gold="Z")
-    with pytest.raises(BuildError, match="gold is 'Z', in the rows"):
+    change(job.inputs["voted"] / "voted.jsonl", gold=["Z"])
+    with pytest.raises(BuildError, match=r"gold is \['Z'\], in the rows"):
         scores.make(job)
 
 
@@ -303,7 +308,7 @@ def test_bootstrap_of_a_million_rows_takes_no_time() -> None:
 def test_voting_and_scoring_take_less_than_50_microseconds_a_row() -> None:
     """That is 200,000 rows of 3 draws in 10 s; the best of three tries, in processor time."""
     chance = random.Random(0)
-    asked = AskedRow(id="r", prompt={"options": list(LETTERS)}, gold="B")
+    asked = AskedRow(id="r", prompt={"options": list(LETTERS)}, gold=["B"])
     texts = [prediction("r", answers("B", 0.5, 3, chance), chance) for _ in range(200)]
     predictions = [Prediction.model_validate(text) for text in texts]
     reader, tally, seconds = Reader.of(ANSWER), scores.Tally(draws=3), []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from token_rows import TINY, job, row
+from token_rows import job, row, tokenizer
 
 from workflow import tokenizing
 from workflow.errors import BuildError
@@ -17,12 +17,12 @@ from workflow.tokens import read_rendering, read_rows
 
 @pytest.fixture(scope="module")
 def loaded() -> Renderer:
-    return Renderer(TINY)
+    return Renderer(tokenizer())
 
 
 @pytest.fixture(autouse=True)
 def _one_tokenizer(loaded: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizing, "Renderer", lambda folder, fast: loaded)
+    monkeypatch.setattr(tokenizing, "Renderer", lambda *_: loaded)
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], split: str = "train", overflow: str = "error",

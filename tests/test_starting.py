@@ -42,7 +42,7 @@ def test_the_recipe_and_its_template_are_valid(tmp_path: Path) -> None:
     path, template, *_ = new_recipe("mine", tmp_path)
     recipe = load_recipe(path)
     assert recipe.model.revision == "unpinned"
-    row = {"id": "1", "prompt": {"question": "2+2?"}, "target": {"answer": "Answer: 4"}}
+    row = {"id": "1", "turns": [], "prompt": {"question": "2+2?"}, "target": {"answer": "Answer: 4"}}
     roles = [message["role"] for message in PromptTemplate(template).messages(row, answer=True)]
     assert roles == ["system", "user", "assistant"]
 

@@ -21,7 +21,14 @@ def row(
     id: str, gold: str | None = "A", group: str | None = None, index: int = 0, **prompt: Any
 ) -> dict[str, Any]:
     shown = {"problem": "p", "question": "q", "options": ["甲", "乙", "丙", "丁"], **prompt}
-    return {"id": id, "group": group, "index": index, "prompt": shown, "target": {}, "gold": gold}
+    return {
+        "id": id,
+        "group": group,
+        "index": index,
+        "prompt": shown,
+        "target": {},
+        "gold": [gold] if gold else [],
+    }
 
 
 def prediction(id: str, letters: str) -> dict[str, Any]:
@@ -67,7 +74,7 @@ def test_lines_counts_and_schema(tmp_path: Path) -> None:
     assert [line["correct"] for line in found] == [True, False, None, True]
     assert found[0]["votes"] == {"A": 2, "B": 1}
     assert found[1]["tie"] and found[1]["abstentions"] == 1
-    assert (found[2]["votes"], found[2]["gold"]) == ({}, None)
+    assert (found[2]["votes"], found[2]["gold"]) == ({}, [])
     assert found[3]["votes"] == {"B": 2}  # E is not among four options
     for line in found:
         check("voted", line, "test")
@@ -89,7 +96,20 @@ def test_test_set_without_gold_is_voted_and_unscored(tmp_path: Path) -> None:
     counts = voted.make(job(tmp_path, [row("a", None)], [prediction("a", "AAB")]))
     assert (counts["unscored"], counts["voted"], counts["correct"]) == (1, 1, 0)
     line = lines(tmp_path / "out/voted.jsonl")[0]
-    assert (line["answer"], line["gold"], line["correct"]) == ("A", None, None)
+    assert (line["answer"], line["gold"], line["correct"]) == ("A", [], None)
+
+
+def test_any_accepted_answer_is_right(tmp_path: Path) -> None:
+    rows = [{**row("a"), "gold": ["C", "A"]}, {**row("b"), "gold": ["C", "D"]}]
+    counts = voted.make(job(tmp_path, rows, [prediction("a", "A"), prediction("b", "A")]))
+    assert counts["correct"] == 1
+    assert [line["correct"] for line in lines(tmp_path / "out/voted.jsonl")] == [True, False]
+
+
+def test_rows_without_a_place_are_no_submission(tmp_path: Path) -> None:
+    rows = [{**row(name, group="passage"), "index": None} for name in "ab"]
+    assert voted.make(job(tmp_path, rows, [prediction("a", "A"), prediction("b", "A")]))["problems"] == 0
+    assert not (tmp_path / "out/submission.jsonl").exists()
 
 
 def test_submission_keeps_rows_of_equal_text_apart(tmp_path: Path) -> None:

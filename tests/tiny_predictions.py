@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from token_rows import write_rendering, write_shard
+from token_rows import write_shard
 
 from workflow import engine
 from workflow.engine import Draw, Question
@@ -22,7 +22,7 @@ from workflow.store.build import Job, Resources
 from workflow.store.files import digests_of, write_atomic
 from workflow.store.records import Manifest
 from workflow.store.store import MANIFEST
-from workflow.tokens import Rendering, TokenRow
+from workflow.tokens import Rendering, TokenRow, write_rendering
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
@@ -47,7 +47,7 @@ def shards(folder: Path, prompts: dict[str, list[int]], rows_per_shard: int = 10
     ]
     for number, begin in enumerate(range(0, len(rows), rows_per_shard)):
         write_shard(folder, number, rows[begin : begin + rows_per_shard])
-    write_rendering(folder, Rendering(stop_token_ids=[2], pad_token_id=0))
+    write_rendering(folder, Rendering(stop_token_ids=[2], stop=[], pad_token_id=0))
     return folder
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from token_rows import write_rendering, write_shard
+from token_rows import write_shard
 
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.training import DeepSpeed, Training
 from workflow.store.build import Job, Resources
-from workflow.tokens import Rendering, TokenRow
+from workflow.tokens import Rendering, TokenRow, write_rendering
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 FULL = {"method": "full"}
@@ -95,7 +95,7 @@ def write_inputs(root: Path) -> dict[str, Path]:
     rows = token_rows()
     write_shard(root / "shards", 0, rows[:10])
     write_shard(root / "shards", 1, rows[10:])
-    write_rendering(root / "shards", Rendering([2], 0))
+    write_rendering(root / "shards", Rendering([2], [], 0))
     return {"shards": root / "shards", "model": root / "model", "scratch": root / "scratch"}
 
 

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from workflow.encoding import Encoded
+from workflow.products.rows import CUTS, ROWS
+from workflow.products.tokenizer import write_tokenizer
+from workflow.sorting import Found, merge, write_cuts, write_run
 from workflow.store.address import canonical
 from workflow.store.build import Job, Resources
-from workflow.tokens import (
-    RENDERING,
-    Rendering,
-    TokenRow,
-    digest_of_row,
-    rendering_bytes,
-    shard_bytes,
-    shard_name,
-)
+from workflow.tokens import TokenRow, digest_of_row, shard_bytes, shard_name
 
 TINY = Path(__file__).parent.parent / "recipes/models/tiny-qwen2"
 TEMPLATE = "{% block user %}{{ text }}{% endblock %}{% block assistant %}{{ answer }}{% endblock %}"
 
 
+@cache
+def tokenizer(folder: Path = TINY) -> Path:
+    """The product `tokenizer` of a model's folder, made once."""
+    made = TemporaryDirectory()
+    _made.append(made)
+    write_tokenizer(folder, Path(made.name))
+    return Path(made.name)
+
+
+_made: list[TemporaryDirectory[str]] = []  # deleted when Python ends
+
+
 def row(number: int, text: str, answer: str = "答", rendered: str | None = None) -> dict[str, Any]:
     """A row of `rows.jsonl`."""
     return {
-        "gold": None,
+        "gold": [],
         "id": f"r{number:03d}",
         "index": 0,
         "prompt": {"text": text},
         "target": {"answer": answer},
         "rendered": rendered,
+        "turns": [],
     }
 
 
@@ -48,13 +58,14 @@ def job(
     total, source, target = limits if isinstance(limits, tuple) else (limits, None, None)
     for name in ("rows", "out"):
         (tmp_path / name).mkdir(exist_ok=True, parents=True)
-    (tmp_path / "rows/rows.jsonl").write_bytes(b"".join(canonical(r) + b"\n" for r in rows))
+    write_rows(tmp_path / "rows", rows)
     (tmp_path / "p.jinja").write_text(TEMPLATE)
     chosen = {
         "split": split, "overflow": overflow,
+        "chat_template": "model", "stop": None, "train_on": "last", "history": None, "max_cut": None,
         "max_length": total, "max_source_length": source, "max_target_length": target,
     }  # fmt: skip
-    inputs = {"rows": tmp_path / "rows", "tokenizer": TINY}
+    inputs = {"rows": tmp_path / "rows", "tokenizer": tokenizer()}
     return Job(
         chosen,
         inputs,
@@ -66,15 +77,17 @@ def job(
     )
 
 
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """What `rows` makes of rows that have ids."""
+    found = [Found(one["id"], number, True, canonical(one)) for number, one in enumerate(rows, start=1)]
+    _, cuts = merge([write_run(folder / "run", found)], folder / ROWS, 1)
+    write_cuts(folder / CUTS, cuts)
+
+
 def write_shard(folder: Path, number: int, rows: Sequence[TokenRow]) -> None:
     """Write one shard, with digests that only tell its rows apart."""
     digests = [digest_of_row(row.id.encode()) for row in rows]
     (folder / shard_name(number)).write_bytes(shard_bytes(rows, digests))
-
-
-def write_rendering(folder: Path, rendering: Rendering) -> None:
-    """Write what prediction must know about the tokenizer."""
-    (folder / RENDERING).write_bytes(rendering_bytes(rendering))
 
 
 def listed(encoded: Encoded) -> list[list[int]]:

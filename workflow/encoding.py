@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from workflow.byte_level import TokenBytes
 from workflow.errors import BuildError
 
-SAMPLE = 64
+SAMPLE = 256
 """One text in so many is encoded by both back-ends, and the first of every batch."""
 
 
@@ -59,6 +59,10 @@ class Encoder:
     def gigatoken(self) -> Any:
         """gigatoken's form of the tokenizer, or None."""
         return _gigatoken(self.backend) if self.fast and self.table else None
+
+    def prepare(self) -> None:
+        """Load what many texts will need: processes that are forked then share it."""
+        _ = self.table, self.gigatoken
 
     def encode(self, texts: Sequence[str], rows: Sequence[str]) -> Encoded:
         """Token ids of each text, special tokens in it recognised, none added.

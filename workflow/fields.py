@@ -7,6 +7,7 @@ from typing import Any
 
 SECTIONS: dict[str, dict[str, str]] = {
     "rows": {"split": "dataset.split", "": "dataset.{split}"},
+    "mixture": {"": "dataset.{split}"},
     "shards": {"": "prompt"},
     "tokenizer": {"hub": "model.base", "scratch": "model.base", "": "model"},
     "model": {"hub": "model.base", "scratch": "model.base", "": "model"},
@@ -68,5 +69,7 @@ def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
 
 
 def _split(section: str, name: str, chosen: dict[str, Any]) -> str:
-    """Test rows that are a share of the training file take from its section."""
-    return section.format(split="train" if "split" in chosen else name.rpartition("_")[2])
+    """Test rows that are a share of the training file take from its section; `source_train.x` from its x."""
+    whole, _, source = name.partition(".")
+    split = "train" if "split" in chosen else whole.rpartition("_")[2]
+    return section.format(split=f"{split}.sources.{source}" if source else split)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from workflow.data_nodes import DataNodes
 from workflow.errors import BuildError
 from workflow.models import model_files, tokenizer_files
 from workflow.node import Node
@@ -123,10 +124,11 @@ class _Products:
         recipe = self.recipe
         found: dict[str, Node] = {}
         found["tokenizer"], found["model"] = self._tokenizer(), self._model()
+        data = DataNodes(recipe.dataset, self.folder, self._node)
         for split in ("train", "test"):
             if _has_split(recipe.dataset, split):
-                found[f"rows_{split}"] = rows = self._rows(split)
-                found[f"shards_{split}"] = self._shards(split, rows, found["tokenizer"])
+                found |= data.rows(split)
+                found[f"shards_{split}"] = self._shards(split, found[f"rows_{split}"], found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
             found["overlap"] = Node("overlap", inputs=both)
@@ -141,22 +143,6 @@ class _Products:
         digests = self.draw.digests(parts.get("sources", {}), expected)
         execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
         return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
-
-    def _rows(self, split: str) -> Node:
-        dataset = self.recipe.dataset
-        source = dataset.train if split == "train" or dataset.split else dataset.test
-        assert source is not None
-        chosen = slice_of(source, "rows")
-        if dataset.split:
-            chosen["split"] = {**slice_of(dataset.split, "rows"), "part": split}
-        data = self.folder / source.path
-        node = self._node("rows", source.sha256, slice=chosen, sources={"data": data})
-        if source.sha256 and node.digests["data"] != source.sha256:
-            raise BuildError(
-                f"{data}: SHA-256 is {node.digests['data']}, but dataset.{split}.sha256 "
-                f"says {source.sha256}; this is another file: fetch the right one or correct the recipe"
-            )
-        return node
 
     def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
         return self._node(

@@ -41,6 +41,25 @@ def fetch(repository: str, revision: str, weights: bool) -> Path:
     return Path(folder)
 
 
+def fetch_data(repository: str, revision: str) -> Path:
+    """The same for a data set: all its files but code.
+
+    Raises:
+        BuildError: As `fetch`.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _one_line(repository, revision):
+        folder = snapshot_download(
+            repository,
+            repo_type="dataset",
+            revision=revision,
+            ignore_patterns=["*.py"],
+            tqdm_class=_progress_lines(repository),
+        )
+    return Path(folder)
+
+
 def _progress_lines(repository: str) -> Any:
     """A tqdm class that says a line now and then where tqdm would redraw its bar."""
     from huggingface_hub.utils import tqdm
@@ -60,38 +79,63 @@ def _progress_lines(repository: str) -> Any:
 
 
 def lock(path: Path) -> str:
-    """Write the hub's newest commit of the base model where the recipe says `unpinned`; nothing else changes.
+    """Write the hub's newest commits, of model and data, where the recipe says `unpinned`, and no more.
 
     Returns:
-        One line: what was written, or that it was pinned before.
+        A line for each: what was written, or that it was pinned before.
 
     Raises:
-        BuildError: The recipe is wrong or names no hub model, or the hub does not answer.
+        BuildError: The recipe is wrong or names nothing of the hub, or the hub does not answer.
     """
+    load_recipe(path)
+    text = path.read_bytes().decode()
+    found = list(_revisions(yaml12.parse(text.removeprefix("\ufeff")).value, ()))
+    if not found:
+        raise BuildError(f"{path}: nothing in it is a hub id with a revision; there is nothing to lock")
+    said = []
+    for place, repository, revision in found:
+        if revision != UNPINNED:
+            said.append(f"{path}: {repository} is pinned already, at {revision}")
+            continue
+        commit = _newest(repository, data=place[0] == "dataset")
+        text = _pinned(path, text, commit, place)
+        write_atomic(path, text.encode(), path.stat().st_mode & 0o777)
+        said.append(f"{path}: {repository} is now pinned at {commit}")
+    return "\n".join(said)
+
+
+def _revisions(value: Any, place: yaml12.Path) -> Iterator[tuple[yaml12.Path, str, str]]:
+    """Place, repository and revision of all that a recipe takes from the hub."""
+    if isinstance(value, dict):
+        if value.get("revision") is not None:
+            yield (*place, "revision"), str(value.get("base") or value.get("hub")), str(value["revision"])
+        for key, inner in value.items():
+            yield from _revisions(inner, (*place, key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _revisions(inner, (*place, i))
+
+
+def _newest(repository: str, data: bool) -> str:
     from huggingface_hub import HfApi
 
-    model = load_recipe(path).model
-    if model.revision is None:
-        raise BuildError(f"{path}: model.base is not a hub id with a revision; there is nothing to lock")
-    if model.revision != UNPINNED:
-        return f"{path}: {model.base} is pinned already, at {model.revision}"
-    repository = str(model.base)
     with _one_line(repository):
-        commit = str(HfApi().model_info(repository).sha)
-    raw = path.read_bytes().decode()
-    write_atomic(path, _pinned(path, raw, commit).encode(), path.stat().st_mode & 0o777)
-    return f"{path}: {repository} is now pinned at {commit}"
+        info = HfApi().dataset_info(repository) if data else HfApi().model_info(repository)
+    return str(info.sha)
 
 
-def _pinned(path: Path, text: str, commit: str) -> str:
-    """`text` with the scalar `unpinned` behind model.revision replaced; comments and layout stay."""
+def _pinned(path: Path, text: str, commit: str, place: yaml12.Path = ("model", "revision")) -> str:
+    """`text` with the scalar `unpinned` at `place` replaced; comments and layout stay."""
     bom = text.startswith("\ufeff")
     before = yaml12.parse(text[bom:])
-    line, column = before.places["model", "revision"]
+    line, column = before.places[place]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
     plain = yaml12.parse(commit).value == commit  # a commit of digits alone would be a number
     changed = text[:start] + re.sub(UNPINNED, commit if plain else f"'{commit}'", text[start:], count=1)
-    before.value["model"]["revision"] = commit
+    within = before.value
+    for part in place[:-1]:
+        within = within[part]
+    within["revision"] = commit
     if yaml12.value_of(changed[bom:]) != before.value:
         raise BuildError(f"{path}:{line}:{column}: write the commit {commit} here yourself")
     return changed

@@ -55,9 +55,8 @@ def _references(field: Any) -> list[str]:
     """Names of the models that a property may hold."""
     if isinstance(field, dict):
         own = [field["$ref"].rsplit("/", 1)[1]] if "$ref" in field else []
-        return own + [
-            name for key in ("oneOf", "anyOf") for part in field.get(key, ()) for name in _references(part)
-        ]
+        parts = [part for key in ("oneOf", "anyOf") for part in field.get(key, ())]
+        return own + [name for part in [*parts, field.get("items")] for name in _references(part)]
     return []
 
 

@@ -33,9 +33,18 @@ class AskedRow(View):
 
     id: str = Field(description="Row id.")
     group: str | None = Field(default=None, description="The problem that the row is a question of.")
-    index: int = Field(default=0, description="Position of the question in its problem, from 0.", ge=0)
+    index: int | None = Field(
+        default=0, description="Position of the question in its problem, from 0; null: it has none.", ge=0
+    )
     prompt: dict[str, Any] = Field(description="What the prompt may show.")
-    gold: str | None = Field(default=None, description="The right answer; null where it is unknown.")
+    turns: list[dict[str, Any]] = Field(default=[], description="The conversation, of such rows.")
+    gold: list[str] = Field(default=[], description="Accepted answers; empty where none is known.")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All that is shown before the answer: the prompt, and the turns before the last."""
+        before = [turn["content"] for turn in self.turns[:-1]]
+        return {**self.prompt, "turns": before} if before else self.prompt
 
     @property
     def letters(self) -> str | None:
@@ -77,9 +86,9 @@ class VotedLine(Result):
         le=1,
     )
     tie: bool = Field(description="Whether several answers had the most votes, however it was resolved.")
-    gold: str | None = Field(description="The right answer; null where it is unknown: not scored.")
+    gold: list[str] = Field(description="Accepted answers; empty where none is known: not scored.")
     correct: bool | None = Field(
-        description="Whether answer equals gold (no answer is wrong); null where gold is unknown."
+        description="Whether answer is among gold (no answer is wrong); null where gold is unknown."
     )
 
 
@@ -93,7 +102,7 @@ class Measured(Result):
     )
     low: float = Field(description="2.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
     high: float = Field(description="97.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
-    n: int = Field(description="Rows measured: those whose gold answer is known.", ge=1)
+    n: int = Field(description="Rows measured: those with a known gold answer.", ge=1)
     parse_rate: float | None = Field(
         description="Share of the n rows' texts with a valid answer; `voted`: share of rows with a voted "
         "answer; null for majority_class, which reads no text.",
@@ -127,7 +136,7 @@ class Scores(Result):
     """scores.json: what the predictions of a recipe are worth."""
 
     rows: int = Field(description="Rows of the test split.", ge=1)
-    scored: int = Field(description="Rows whose gold answer is known.", ge=0)
+    scored: int = Field(description="Rows with a known gold answer.", ge=0)
     draws: int = Field(description="Draws per row behind each vote.", ge=1)
     majority_answer: str | None = Field(
         default=None,

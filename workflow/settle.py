@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from time import time_ns
@@ -203,6 +203,10 @@ def linked(store: Store, node: Node) -> Receipt | None:
     return receipt
 
 
+FROM_HUB = ("rows", "model", "tokenizer")
+"""Products that may be made from what the hub has."""
+
+
 def problems_of(node: Node) -> list[str]:
     """Why a product that is not built cannot be; one line each."""
     found = [
@@ -210,10 +214,11 @@ def problems_of(node: Node) -> list[str]:
         for role, path in node.sources.items()
         if not path.is_file()
     ]
-    if node.slice.get("revision") == UNPINNED:
+    place = "the revision" if node.product == "rows" else "model.revision"
+    for repository in _unpinned(node.slice) if node.product in FROM_HUB else ():
         found.append(
-            f"model.revision of {node.slice['hub']} is unpinned: run `tunemake lock {node.recipe}`, or "
-            "write the commit there"
+            f"{place} of {repository} is unpinned: run `tunemake lock {node.recipe}`, or write the "
+            "commit there"
         )
     own = node.sources.get("deepspeed")
     return [*found, *_contradictions(node, own)] if own and own.is_file() else found
@@ -228,6 +233,15 @@ def _contradictions(node: Node, own: Path) -> list[str]:
     except BuildError as error:
         return [str(error)]
     return []
+
+
+def _unpinned(value: Any) -> Iterator[str]:
+    """What a slice takes from the hub without a commit."""
+    if isinstance(value, dict):
+        if value.get("revision") == UNPINNED:
+            yield str(value.get("hub"))
+        for inner in value.values():
+            yield from _unpinned(inner)
 
 
 def default_recipes() -> list[str]:

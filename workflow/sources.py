@@ -23,6 +23,29 @@ _SCHEMA = (
 )
 
 
+DATA = "data/"
+"""Before the path inside the folder: the role of a file of a data set."""
+
+
+def folder_files(folder: Path) -> dict[str, Path]:
+    """Role -> file of a data set that is a folder; hidden files and folders are none of it.
+
+    Raises:
+        BuildError: No folder, or no file in it.
+    """
+    if not folder.is_dir():
+        raise BuildError(f"{folder}: no such folder; for a data set of the hub add its revision")
+    inner = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = {
+        f"{DATA}{path.as_posix()}": folder / path
+        for path in inner
+        if not any(part.startswith(".") for part in path.parts)
+    }
+    if not files:
+        raise BuildError(f"{folder}: there is no file in it")
+    return files
+
+
 def source_digest(path: Path, cache: Path) -> str:
     """SHA-256 of a source file in hex, from `cache` (an SQLite file) if the file did not change.
 

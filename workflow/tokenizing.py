@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from os.path import commonprefix
@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from workflow.bounds import shared_bounds
+from workflow.chat import Chat
 from workflow.errors import BuildError
 from workflow.prompts import Message, PromptTemplate
 from workflow.rendering import Renderer, Text
 from workflow.tokens import TokenRow, digest_of_row
-
-Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,18 @@ class Limits:
 
 
 class Asked(NamedTuple):
-    """A row's messages; the digest stands for them and the id, and so for all that its tokens tell."""
+    """What a row's tokens are made of; the digest stands for all of it."""
 
-    id: str
+    row: dict[str, Any]
     messages: list[Message]
+    answers: list[int]
+    """Places of the messages that the model is to learn."""
     digest: bytes
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return str(self.row["id"])
 
 
 class Tokenizing:
@@ -57,15 +62,15 @@ class Tokenizing:
 
     def __init__(self, chosen: dict[str, Any], template: PromptTemplate, tokenizer: Path, fast: bool):
         """Work by the slice `chosen` with the tokenizer in a folder, loaded when the first row needs it."""
-        self.train = chosen["split"] == "train"
-        self.overflow = chosen["overflow"]
-        self.limits = Limits(chosen["max_length"], chosen["max_source_length"], chosen["max_target_length"])
+        self.chosen, self.train, self.overflow = chosen, chosen["split"] == "train", chosen["overflow"]
+        self.limits = _limits(chosen, tokenizer)
         self.template, self._tokenizer, self._fast = template, tokenizer, fast
 
     @cached_property
     def renderer(self) -> Renderer:
         """The tokenizer with its chat template."""
-        renderer = Renderer(self._tokenizer, self._fast)
+        plain = self.chosen["chat_template"] == "plain"
+        renderer = Renderer(self._tokenizer, self._fast, plain, self.chosen["stop"])
         gc.freeze()  # the libraries are here to stay: no collection need walk through them (a tenth faster)
         return renderer
 
@@ -76,12 +81,23 @@ class Tokenizing:
             BuildError: A row cannot be rendered.
         """
         with shared_bounds():
-            return [self._asked(orjson.loads(line)) for line in lines]
+            return [self._asked(last_rounds(orjson.loads(line), self.chosen["history"])) for line in lines]
 
     def _asked(self, row: dict[str, Any]) -> Asked:
         messages = self._messages(row)
-        body = orjson.dumps([row["id"], messages], option=orjson.OPT_SORT_KEYS)
-        return Asked(row["id"], messages, digest_of_row(body))
+        answers = self._answers(row, messages)
+        return Asked(row, messages, answers, digest_of_row(orjson.dumps([row["id"], messages, answers])))
+
+    def _answers(self, row: dict[str, Any], messages: list[Message]) -> list[int]:
+        """Places of the turns that the recipe trains on; of a test row those that come before the answer."""
+        if not row["turns"] or self.chosen["train_on"] != "all_assistant":
+            return [len(messages) - 1] if self.train else []
+        first = len(messages) - len(row["turns"]) + (not self.train)
+        turns = enumerate(row["turns"] if self.train else row["turns"][:-1], start=first)
+        answers = [i for i, turn in turns if turn["role"] == "assistant" and turn.get("weight", 1)]
+        if self.train and not answers:
+            raise BuildError(f"row {row['id']}: every answer has weight 0; leave the row out")
+        return answers
 
     def rows(self, asked: Sequence[Asked]) -> list[TokenRow]:
         """The token rows, those that are left out too.
@@ -93,11 +109,12 @@ class Tokenizing:
             return []
         renderer = self.renderer
         with shared_bounds():
-            texts = [renderer.text(one.messages, one.id) for one in asked]
-        ids = [one.id for one in asked]
-        messages = [one.messages for one in asked]
-        prompts, answers = self._encode(texts, ids)
-        return [self._fit(*parts) for parts in zip(ids, messages, prompts, answers, strict=True)]
+            texts = [renderer.text(one.messages, one.id, one.answers) for one in asked]
+        rows = self._token_rows(texts, asked)
+        over = [i for i, row in enumerate(rows) if self._excess(row)]
+        for i in over:
+            rows[i] = self._fit(rows[i], asked[i])
+        return rows
 
     def _messages(self, row: dict[str, Any]) -> list[Message]:
         messages = self.template.messages(row, answer=self.train)
@@ -111,41 +128,75 @@ class Tokenizing:
                 )
         return messages
 
-    def _encode(self, texts: list[Text], ids: list[str]) -> tuple[Sequence[Tokens], Iterator[Tokens]]:
-        """Prompts, and answers with their stop tokens."""
-        if not self.train:
-            none = np.zeros(0, np.int32)
-            return self.renderer.encode([text.prompt for text in texts], ids).rows(), iter([none] * len(ids))
-        both = list(chain.from_iterable((text.prompt, text.answer) for text in texts))
-        rows = self.renderer.encode(both, [row for row in ids for _ in range(2)]).rows()
-        stops = (np.array([] if text.stop is None else [text.stop], np.int32) for text in texts)
-        return rows[::2], (np.concatenate(parts) for parts in zip(rows[1::2], stops, strict=True))
+    def _token_rows(self, texts: list[Text], asked: Sequence[Asked]) -> list[TokenRow]:
+        """Rows of any length: all parts are encoded at once, and each row is a view of what comes of it."""
+        parts = [text.parts for text in texts]
+        encoded = self.renderer.encode(
+            list(chain.from_iterable(parts)), [one.id for one, p in zip(asked, parts, strict=True) for _ in p]
+        )
+        answers = np.fromiter(chain.from_iterable(range(len(p)) for p in parts), np.int64) % 2 == 1
+        stops = np.array([stop for text in texts for stop in text.stops], np.int64)
+        there = stops >= 0
+        ids = np.insert(encoded.ids, encoded.ends[answers][there], stops[there])
+        lengths = np.diff(encoded.ends, prepend=0)
+        lengths[answers] += there
+        counts = np.ones_like(answers) if self.chosen["train_on"] == "all" else answers
+        trained = np.repeat((counts & self.train).astype(np.uint8), lengths)
+        ends = np.cumsum(lengths)
+        last = np.cumsum([len(p) for p in parts]) - 1
+        row_ends = ends[last]
+        prompts = row_ends - np.where(answers[last], lengths[last], 0)
+        begins = [0, *row_ends[:-1].tolist()]
+        return [
+            TokenRow(one.id, ids[a:b], trained[a:b], prompt - a)
+            for one, a, b, prompt in zip(asked, begins, row_ends.tolist(), prompts.tolist(), strict=True)
+        ]
 
-    def _fit(self, row: str, messages: list[Message], prompt: Tokens, answer: Tokens) -> TokenRow:
-        """Apply the overflow policy."""
-        excess = self.limits.excess(len(prompt), len(answer))
-        if not excess:
-            return _token_row(row, prompt, answer)
+    def _excess(self, row: TokenRow) -> int:
+        return self.limits.excess(row.prompt_tokens, len(row.input_ids) - row.prompt_tokens)
+
+    def _fit(self, row: TokenRow, asked: Asked) -> TokenRow:
+        """Apply the overflow policy to a row that is over a limit."""
+        if self.overflow == "drop_oldest_turn":
+            return self._newest_rounds(row, asked)
         if self.overflow == "drop":
-            if self.train:
-                return _token_row(row, prompt[:0], answer[:0], "dropped")
-            return _token_row(row, prompt, answer, "over_limit")
-        if self.overflow == "error" or excess >= len(prompt):
+            return self._left_out(row)
+        if self.overflow == "error" or self._excess(row) >= row.prompt_tokens:
+            answer = len(row.input_ids) - row.prompt_tokens
             raise BuildError(
-                f"row {row}: {len(prompt)} prompt and {len(answer)} answer tokens are over the limits of "
+                f"row {row.id}: {row.prompt_tokens} prompt and {answer} answer tokens are over the limits of "
                 "section prompt; raise them, or choose another `overflow`"
             )
-        return self._truncated(row, messages, prompt, answer)
+        return self._truncated(row, asked)
 
-    def _truncated(self, row: str, messages: list[Message], prompt: Tokens, answer: Tokens) -> TokenRow:
+    def _left_out(self, row: TokenRow) -> TokenRow:
+        if self.train:
+            return TokenRow(row.id, row.input_ids[:0], row.trained[:0], 0, "dropped")
+        return replace(row, outcome="over_limit")
+
+    def _newest_rounds(self, row: TokenRow, asked: Asked) -> TokenRow:
+        """Leave out the oldest rounds, as many as needed; the row, if its last round alone is too long."""
+        for kept in range(rounds(asked.row) - 2, -1, -1):
+            asked = self._asked(last_rounds(asked.row, kept))
+            shorter = self._one(asked)
+            if not self._excess(shorter):
+                cut = row.prompt_tokens - shorter.prompt_tokens
+                return replace(shorter, outcome="truncated", cut_tokens=cut)
+        return self._left_out(row)
+
+    def _truncated(self, row: TokenRow, asked: Asked) -> TokenRow:
         """Cut the last user message until the row fits; tokens at the cut may merge anew, so try again."""
-        before = len(prompt)
-        while excess := self.limits.excess(len(prompt), len(answer)):
+        before, messages = row.prompt_tokens, asked.messages
+        while excess := self._excess(row):
             user = max(i for i, m in enumerate(messages) if m["role"] == "user")
-            content = self._cut(messages[user]["content"], excess, row)
+            content = self._cut(messages[user]["content"], excess, row.id)
             messages = [{**m, "content": content} if i == user else m for i, m in enumerate(messages)]
-            prompt = self.renderer.encode([self.renderer.text(messages, row).prompt], [row]).ids
-        return _token_row(row, prompt, answer, "truncated", before - len(prompt))
+            row = self._one(asked._replace(messages=messages))
+        return replace(row, outcome="truncated", cut_tokens=before - row.prompt_tokens)
+
+    def _one(self, asked: Asked) -> TokenRow:
+        text = self.renderer.text(asked.messages, asked.id, asked.answers)
+        return self._token_rows([text], [asked])[0]
 
     def _cut(self, content: str, excess: int, row: str) -> str:
         offsets = self.renderer.backend.encode(content, add_special_tokens=False).offsets
@@ -159,10 +210,26 @@ class Tokenizing:
         return left
 
 
-def _token_row(row: str, prompt: Tokens, answer: Tokens, outcome: str = "kept", cut: int = 0) -> TokenRow:
-    trained = np.zeros(len(prompt) + len(answer), np.uint8)
-    trained[len(prompt) :] = 1
-    return TokenRow(row, np.concatenate((prompt, answer)), trained, len(prompt), outcome, cut)
+def _limits(chosen: dict[str, Any], tokenizer: Path) -> Limits:
+    total = chosen["max_length"]
+    if total == "model":
+        total = Chat.read(tokenizer).positions
+        if total is None:
+            raise BuildError("prompt.max_length: model, but its config.json names no length; give a number")
+    return Limits(total, chosen["max_source_length"], chosen["max_target_length"])
+
+
+def rounds(row: dict[str, Any]) -> int:
+    """How many rounds a conversation has; each begins with a turn of the user."""
+    return sum(turn["role"] == "user" for turn in row["turns"])
+
+
+def last_rounds(row: dict[str, Any], kept: int | None) -> dict[str, Any]:
+    """The row with `kept` rounds before the last one."""
+    if kept is None or rounds(row) <= kept + 1:
+        return row
+    begins = [i for i, turn in enumerate(row["turns"]) if turn["role"] == "user"]
+    return {**row, "turns": row["turns"][begins[-kept - 1] :]}
 
 
 def _difference(wanted: str, found: str) -> str:

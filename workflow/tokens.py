@@ -4,7 +4,7 @@ A shards folder holds
 
 - `shard-000000.safetensors`, ...: rows in the order of their ids; each file is a piece that other
   folders may share (`workflow.pieces`), so it says nothing about its neighbours;
-- `rendering.json`: the token ids that end an answer, and the padding id.
+- `rendering.json`: the token ids and texts that end an answer, and the padding id.
 
 A shard's tensors, for its R rows (those left out included, with no tokens):
 
@@ -12,7 +12,7 @@ A shard's tensors, for its R rows (those left out included, with no tokens):
 - `trained` uint8 [tokens / 8]: one bit per token (np.packbits), 1 where the label counts
 - `offsets` int64 [R + 1], `prompt_tokens` int32 [R]
 - `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens` int32 [R]: what the limits did
-- `digests` uint8 [R, 16]: blake2b-128 of the row's id and messages
+- `digests` uint8 [R, 16]: of the row's id and messages
 - `ids` uint8: the row ids as a JSON list
 """
 
@@ -31,6 +31,7 @@ import orjson
 from numpy.typing import NDArray
 
 from workflow.errors import BuildError
+from workflow.store.address import canonical
 
 RENDERING = "rendering.json"
 OUTCOMES = ("kept", "dropped", "truncated", "over_limit")
@@ -54,12 +55,13 @@ class Rendering:
     """What prediction must know about how rows were rendered."""
 
     stop_token_ids: list[int]
+    stop: list[str]
     pad_token_id: int
 
 
 def digest_of_row(asked: bytes) -> bytes:
-    """blake2b-128 of a row's id and messages (JSON), 16 bytes."""
-    return hashlib.blake2b(asked, digest_size=16).digest()
+    """Half of the SHA-256 of what a row asks (JSON), 16 bytes."""
+    return hashlib.sha256(asked).digest()[:16]
 
 
 def shard_name(number: int) -> str:
@@ -68,7 +70,7 @@ def shard_name(number: int) -> str:
 
 
 def shard_bytes(rows: Sequence[TokenRow], digests: Sequence[bytes]) -> bytes:
-    """The file of a shard: equal rows give equal bytes."""
+    """The file of a shard, with its counts in the header: equal rows give equal bytes."""
     from safetensors.numpy import save
 
     none = np.zeros(0, np.int32)
@@ -83,7 +85,42 @@ def shard_bytes(rows: Sequence[TokenRow], digests: Sequence[bytes]) -> bytes:
         "digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
         "ids": np.frombuffer(orjson.dumps([row.id for row in rows]), np.uint8),
     }
-    return bytes(save(tensors))
+    return bytes(save(tensors, {"counts": canonical(_counts(tensors)).decode()}))
+
+
+def _counts(tensors: dict[str, NDArray[Any]]) -> dict[str, int]:
+    """Rows, tokens and what the limits did, to be added up; `longest` is a maximum."""
+    outcomes = np.bincount(tensors["outcome"], minlength=len(OUTCOMES)).tolist()
+    lengths = _lengths(tensors)
+    return {
+        "rows": len(lengths),
+        "tokens": int(lengths.sum()),
+        "trained_tokens": int(np.bitwise_count(tensors["trained"]).sum(dtype=np.int64)),
+        "cut_tokens": int(tensors["cut_tokens"].sum(dtype=np.int64)),
+        "longest": int(lengths.max(initial=0)),
+        **dict(zip(OUTCOMES[1:], outcomes[1:], strict=True)),
+    }
+
+
+def _lengths(tensors: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    lengths: NDArray[np.int64] = np.diff(tensors["offsets"])[tensors["outcome"] != OUTCOMES.index("dropped")]
+    return lengths
+
+
+def shard_counts(path: Path) -> dict[str, int]:
+    """The counts in a shard's header; its tensors are not read.
+
+    Raises:
+        BuildError: It is no shard.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            counts: dict[str, int] = orjson.loads(file.metadata()["counts"])
+            return counts
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BuildError(f"{path}: not a shard ({error}); build again") from None
 
 
 class Shard:
@@ -127,35 +164,20 @@ class Shard:
             int(self.tensors["cut_tokens"][index]),
         )
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row that is there."""
+        return _lengths(self.tensors)
+
     def known(self) -> dict[bytes, int]:
         """Digest of a row's id and messages -> its place."""
         digests = self.tensors["digests"].tobytes()
         return {digests[16 * i : 16 * i + 16]: i for i in range(len(self.ids))}
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row that is there."""
-        there = self.tensors["outcome"] != OUTCOMES.index("dropped")
-        lengths: NDArray[np.int64] = np.diff(self.tensors["offsets"])[there]
-        return lengths
 
-    def counts(self) -> dict[str, int]:
-        """Rows, tokens and what the limits did, to be added up; `longest` is a maximum."""
-        outcomes = np.bincount(self.tensors["outcome"], minlength=len(OUTCOMES)).tolist()
-        lengths = self.lengths
-        return {
-            "rows": len(lengths),
-            "tokens": int(lengths.sum()),
-            "trained_tokens": int(self._trained.sum(dtype=np.int64)),
-            "cut_tokens": int(self.tensors["cut_tokens"].sum(dtype=np.int64)),
-            "longest": int(lengths.max(initial=0)),
-            **dict(zip(OUTCOMES[1:], outcomes[1:], strict=True)),
-        }
-
-
-def rendering_bytes(rendering: Rendering) -> bytes:
-    """The file `rendering.json`: the ids that end an answer and the padding id."""
-    return json.dumps(asdict(rendering), sort_keys=True).encode() + b"\n"
+def write_rendering(folder: Path, rendering: Rendering) -> None:
+    """Write `rendering.json`."""
+    (folder / RENDERING).write_bytes(canonical(asdict(rendering)) + b"\n")
 
 
 def read_rendering(folder: Path) -> Rendering:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.formats.row import BadRow, Row, text_of
+from workflow.formats.history import rounds
+from workflow.formats.options import lettered_lines
+from workflow.formats.record import text_of
+from workflow.formats.row import BadRow, Row, conversation
 from workflow.patterns import compile_pattern, named_groups
-from workflow.recipe.dataset import Parse
-
-_LETTER = re.compile(r"^([A-G])\. (.*)$", re.DOTALL)
+from workflow.recipe.formats import AlpacaSource, Parse
 
 
-def rows(record: Any, parse: Parse | None = None) -> Iterator[Row]:
-    """One row per record.
+def rows(record: Any, source: AlpacaSource) -> Iterator[Row]:
+    """One row per record; with a history it is a conversation.
 
     Raises:
         BadRow: A field is missing, or the column to parse does not match the pattern, or the other
             column has text that would be lost.
     """
     instruction, given = text_of(record, "instruction"), text_of(record, "input", "")
-    target = {"output": text_of(record, "output")}
-    if parse is None:
-        yield Row(prompt={"instruction": instruction, "input": given}, target=target)
-        return
+    output = text_of(record, "output")
+    if source.parse:
+        prompt, rendered = _parsed_prompt(record, instruction, given, source.parse)
+        yield Row(prompt=prompt, target={"output": output}, gold=[output], rendered=rendered)
+    elif source.history_column:
+        question = f"{instruction}\n{given}" if instruction and given else instruction or given
+        yield conversation(rounds(record, source.history_column, question, output))
+    else:
+        prompt = {"instruction": instruction, "input": given}
+        yield Row(prompt=prompt, target={"output": output}, gold=[output])
+
+
+def _parsed_prompt(record: Any, instruction: str, given: str, parse: Parse) -> tuple[dict[str, Any], str]:
     rendered = text_of(record, parse.field)
     for column, text in (("instruction", instruction), ("input", given)):
         if text and column != parse.field:
             raise BadRow(f"{column}: has text, but only {parse.field} is parsed: it would be lost")
-    yield Row(prompt=_parsed(rendered, parse), target=target, rendered=rendered)
+    return _parsed(rendered, parse), rendered
 
 
 def _parsed(text: str, parse: Parse) -> dict[str, Any]:
@@ -39,19 +48,5 @@ def _parsed(text: str, parse: Parse) -> dict[str, Any]:
     names = named_groups(parse.pattern)
     fields: dict[str, Any] = {name: match.group(name) or "" for name in names}  # "": took no part
     if "options" in fields:
-        fields["options"] = _options(fields["options"], parse.field)
+        fields["options"] = lettered_lines(fields["options"], parse.field, strict=True)
     return fields
-
-
-def _options(text: str, column: str) -> list[str]:
-    """Take `A. `, `B. `, ... off the lines; a line without a letter continues the option before it."""
-    options: list[str] = []
-    for line in text.removesuffix("\n").split("\n"):
-        match = _LETTER.match(line)
-        if match and match[1] == chr(ord("A") + len(options)):
-            options.append(match[2])
-        elif options:
-            options[-1] += f"\n{line}"
-        else:
-            raise BadRow(f"{column}: the options do not begin with `A. ` but with {line[:20]!r}")
-    return options

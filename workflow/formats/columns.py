@@ -5,41 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.formats.row import BadRow, Row, fields_of
-from workflow.recipe.dataset import ColumnsSource
+from workflow.formats.record import at, fields_of, value_of
+from workflow.formats.row import BadRow, Row
+from workflow.recipe.formats import ColumnsSource
 
 
 def rows(record: Any, source: ColumnsSource) -> Iterator[Row]:
     """One row per record.
 
     Raises:
-        BadRow: A column is missing or null, or an id or a right answer is no single value.
+        BadRow: A column is missing or null, or a right answer is no single value.
     """
     record = fields_of(record)
+    target: dict[str, Any] = {}
+    for name, column in source.target.items():
+        value = at(record, column)
+        if value is None and column in record:
+            raise BadRow(f"{column}: null; give it a value or take the column out")
+        if value is not None:
+            target[name] = value
+    columns = [source.gold] if isinstance(source.gold, str) else source.gold or ()
     yield Row(
-        prompt={name: _value(record, column) for name, column in source.prompt.items()},
-        target={name: _value(record, column) for name, column in source.target.items() if column in record},
-        gold=_optional(record, source.gold),
-        id=_id(record, source.id) if source.id else "",
+        prompt={name: value_of(record, column) for name, column in source.prompt.items()},
+        target=target,
+        gold=[answer for column in columns for answer in _answers(at(record, column), column)],
     )
 
 
-def _value(record: dict[str, Any], column: str) -> Any:
-    value = record.get(column)
-    if value is None:
-        raise BadRow(f"{column}: missing; the row has {', '.join(map(str, record)) or 'no columns'}")
-    return value
-
-
-def _id(record: dict[str, Any], column: str) -> str:
-    value = _value(record, column)
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise BadRow(f"{column}: an id must be a text or a whole number, not {value!r}")
-    return str(value)
-
-
-def _optional(record: dict[str, Any], column: str | None) -> str | None:
-    value = record.get(column) if column else None
-    if isinstance(value, (list, dict)):
-        raise BadRow(f"{column}: the right answer must be one value, not a {type(value).__name__}")
-    return None if value is None or value == "" else str(value)
+def _answers(value: Any, column: str) -> list[str]:
+    """The accepted answers in one column; none where there is nothing."""
+    found = value if isinstance(value, list) else [value]
+    if any(isinstance(answer, (list, dict)) for answer in found):
+        kind = "lists" if isinstance(value, list) else "a dict"
+        raise BadRow(f"{column}: a right answer must be one value, or several in a list, not {kind}")
+    return [str(answer) for answer in found if answer is not None and answer != ""]

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from workflow.formats.row import LETTERS, BadRow, Row, text_of
+from workflow.formats.record import text_of
+from workflow.formats.row import BadRow, Row
+from workflow.recipe.formats import Round1Source
 from workflow.store.address import address_of
 
+LETTERS = "ABCDEFG"
+"""Letters of up to seven options (the contest's data have at most five)."""
 
-def rows(record: Any) -> Iterator[Row]:
+
+def rows(record: Any, source: Round1Source) -> Iterator[Row]:
     """One row per question of a problem, with ids `{problem id}#{position}`.
 
     A problem without an id is known by its digest, so that a split keeps its questions together.
@@ -40,7 +45,7 @@ def _row(question: Any, problem: str, name: str, index: int) -> Row:
     return Row(
         prompt={**prompt, "options": options},
         target=target,
-        gold=gold,
+        gold=[gold] if gold else [],
         id=f"{name}#{index}" if name else "",
         index=index,
     )

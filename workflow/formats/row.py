@@ -5,57 +5,65 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-LETTERS = "ABCDEFG"
-"""Letters of up to seven options (round1 data has at most five)."""
+Turn = dict[str, Any]
+"""`role` (user, assistant or tool), `content` (text), and where the source gives it `weight` (0 or 1)."""
 
 
 class BadRow(ValueError):
     """A row that does not have the shape its format promises; the message names the field."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row: what the prompt may show, what only the answer may show, and the right answer.
+@dataclass
+class Dropped:
+    """Stands where a row would, had the recipe not asked to leave it out; reasons are few, to be counted."""
 
-    `id` is "" until `rows` gives it the digest of the row. `group` and `index` say which problem the
-    row belongs to and its position there. `rendered` is the user turn as the source has it, where it has.
+    reason: str
+
+
+@dataclass(kw_only=True)  # frozen would cost more than reading the row
+class Row:
+    """A row: what the prompt may show, what only the answer may show, and the accepted answers.
+
+    `turns` is the conversation of a conversational row, up to and including the assistant's last turn;
+    `prompt` then holds what belongs to the whole row: its `system` text ("" for none), its tools, ...
+    `gold` is empty where no answer is known. `id` is "" until `rows` gives it the digest of the row.
+    `group` and `index` say which problem the row belongs to and its position there (None: it has none).
+    `rendered` is the user turn as the source has it, where it has.
     """
 
-    prompt: dict[str, Any]
-    target: dict[str, Any] = field(default_factory=dict)
-    gold: str | None = None
-    id: str = ""
+    gold: list[str] = field(default_factory=list)
     group: str | None = None
-    index: int = 0
+    id: str = ""
+    index: int | None = 0
+    prompt: dict[str, Any]
     rendered: str | None = None
+    target: dict[str, Any] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+
+    # in the order of their names, as canonical JSON has them: orjson writes them as they stand
 
     def json(self) -> dict[str, Any]:
         """The row as plain JSON."""
         return dict(vars(self))
 
 
-def fields_of(record: Any) -> dict[str, Any]:
-    """The record itself.
+def conversation(turns: list[Turn], prompt: dict[str, Any] | None = None) -> Row:
+    """A conversational row, whose right answer is the assistant's last turn.
+
+    Turns behind that one are left out: there is nothing to learn from them, nor to compare with.
 
     Raises:
-        BadRow: It is no object.
+        BadRow: The assistant has no turn, or not the user the first.
     """
-    if not isinstance(record, dict):
-        raise BadRow(f"a row must be an object, not {type(record).__name__}")
-    return record
-
-
-def text_of(record: Any, name: str, default: str | None = None) -> str:
-    """The string in field `name`.
-
-    Raises:
-        BadRow: It is missing (and there is no default), or not text.
-    """
-    value = fields_of(record).get(name)
-    if value is None:
-        value = default  # null is how many files write "absent"
-    if value is None:
-        raise BadRow(f"{name}: missing; the row has {', '.join(map(str, record)) or 'no fields'}")
-    if not isinstance(value, str):
-        raise BadRow(f"{name}: must be text, not {type(value).__name__}")
-    return value
+    end = len(turns)
+    while end and turns[end - 1]["role"] != "assistant":
+        end -= 1
+    if not end:
+        raise BadRow("turns: there is none of the assistant's, so nothing to learn or to compare with")
+    if turns[0]["role"] != "user":
+        raise BadRow(f"turns: the first is the {turns[0]['role']}'s, not the user's; see `turns.leading`")
+    return Row(
+        prompt={"system": ""} if prompt is None else prompt,
+        gold=[turns[end - 1]["content"]],
+        turns=turns[:end],
+    )

@@ -12,11 +12,12 @@ from importlib import import_module
 from workflow.store.build import Make
 
 VERSIONS = {
-    "rows": 1,
+    "rows": 2,
+    "mixture": 1,
     "overlap": 1,
-    "tokenizer": 1,
+    "tokenizer": 2,
     "model": 1,
-    "shards": 1,
+    "shards": 2,
     "adapter": 1,
     "merged": 1,
     "predictions": 1,

@@ -1,7 +1,8 @@
 """overlap: which test rows the training rows already show, word for word or but for how they are set.
 
-Two rows match *exactly* when their `prompt` has the same fields with the same values, and *normalised*
-when the texts in it are equal after NFKC, case folding and removal of white space and punctuation.
+Two rows match *exactly* when what is asked is the same (the prompt's fields, and the turns before the
+answer), and *normalised* when the texts in it are equal after NFKC, case folding and removal of white
+space and punctuation.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def _index(path: Path) -> tuple[dict[bytes, list[tuple[str, bytes]]], int]:
     """Normalised digest -> (id, exact digest) of the test rows that have it, and the number of rows."""
     index, rows = defaultdict(list), 0
     for row in read_records(path, AskedRow):
-        exact, normalised = digests(row.prompt)
-        index[normalised].append((row.id, exact))
         rows += 1
+        if row.asked:  # plain text asks nothing
+            exact, normalised = digests(row.asked)
+            index[normalised].append((row.id, exact))
     return dict(index), rows
 
 
@@ -64,7 +66,7 @@ def _match(path: Path, index: dict[bytes, list[tuple[str, bytes]]]) -> tuple[Pai
     normalised: Pairs = []
     rows = 0
     for row in read_records(path, AskedRow):
-        own, key = digests(row.prompt)
+        own, key = digests(row.asked)
         for test, other in index.get(key, ()):
             normalised.append((row.id, test))
             if own == other:
@@ -74,7 +76,7 @@ def _match(path: Path, index: dict[bytes, list[tuple[str, bytes]]]) -> tuple[Pai
 
 
 def digests(prompt: dict[str, Any]) -> Digests:
-    """The exact and the normalised digest of a prompt's fields (blake2b-128).
+    """The exact and the normalised digest of what is asked (blake2b-128).
 
     The normalised one knows no field names, so that `{"instruction": X, "input": ""}` matches
     `{"question": X}`; but texts stay apart, so that the options "1", "23" are not the options "12", "3".

@@ -97,20 +97,23 @@ class Tally:
     def add(self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader) -> None:
         """Count one row; `drawn` holds the texts of `draws`, `greedy` and perhaps `base`."""
         self.rows += 1
-        if row.gold is None:
+        if not row.gold:
             return
         self.scored += 1
-        self.golds[row.gold] += 1
-        right = {"voted": line.answer == row.gold}
+        accepted = set(row.gold)
+        for gold in accepted:
+            self.golds[gold] += 1
+        right = {"voted": line.answer in accepted}
         behind = len(drawn["draws"]), sum(text.finish_reason == "length" for text in drawn["draws"])
         self._system("voted").add(right["voted"], line.answer is not None, *behind)
         # The votes are the draws' answers already read; only the first draw's own has to be read again.
         parsed = len(drawn["draws"]) - line.abstentions
-        self._system("draws", len(drawn["draws"])).add(line.votes.get(row.gold, 0), parsed, *behind)
+        drawn_right = sum(line.votes.get(gold, 0) for gold in accepted)
+        self._system("draws", len(drawn["draws"])).add(drawn_right, parsed, *behind)
         letters = row.letters
         for role, (text, *_) in drawn.items():
             name, answer = "single" if role == "draws" else role, reader.read(text.text, letters)
-            right[name] = answer == row.gold
+            right[name] = answer in accepted
             self._system(name).add(right[name], answer is not None, 1, text.finish_reason == "length")
         self._compare(right)
 

@@ -42,10 +42,10 @@ def make(job: Job) -> dict[str, Any]:
 
 
 def voted_line(row: AskedRow, prediction: Prediction, reader: Reader, ties: str) -> VotedLine:
-    """The vote on one row; without a gold answer it is marked unscored (`gold` and `correct` null)."""
+    """The vote on one row; without a gold answer it is marked unscored (`correct` null)."""
     letters = row.letters
     result = vote([reader.read(draw.text, letters) for draw in prediction.draws], ties)
-    correct = None if row.gold is None else result.answer == row.gold
+    correct = result.answer in row.gold if row.gold else None
     return VotedLine(id=row.id, gold=row.gold, correct=correct, **vars(result))
 
 
@@ -66,7 +66,7 @@ class _Tally:
         self.counts["abstained"] += line.answer is None
         self.counts["ties"] += line.tie
         self.counts["abstentions"] += line.abstentions
-        self.counts["unscored"] += line.gold is None
+        self.counts["unscored"] += not line.gold
         self.counts["correct"] += bool(line.correct)
 
     def result(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class _Submission:
         self.complete = True
 
     def add(self, row: AskedRow, answer: str | None) -> None:
-        if row.group is None:
+        if row.group is None or row.index is None:
             self.complete = False
         elif row.index in self.problems[row.group]:
             raise BuildError(

@@ -2,87 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from workflow.patterns import named_groups
-from workflow.recipe.leaf import SOURCE, Section, leaf
+from workflow.recipe.formats import (
+    AlpacaSource,
+    ChatHistorySource,
+    ColumnsSource,
+    Gsm8kSource,
+    MessagesSource,
+    MultipleChoiceSource,
+    PromptResponseSource,
+    Round1Source,
+    ShareGptSource,
+    TextSource,
+)
+from workflow.recipe.leaf import Section, leaf
+from workflow.recipe.source import FieldName, Sample
 
-FIELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
+FileSource = Annotated[
+    Round1Source
+    | AlpacaSource
+    | ColumnsSource
+    | PromptResponseSource
+    | ChatHistorySource
+    | ShareGptSource
+    | MessagesSource
+    | MultipleChoiceSource
+    | Gsm8kSource
+    | TextSource,
+    Field(discriminator="format"),
+]
 
 
-class Parse(Section):
-    """Take fields out of a text column with a regular expression, and prove that nothing was lost."""
+class MixtureSource(Section):
+    """Several sources as one; ids of rows become `{name of the source}/{id}`."""
 
-    field: FieldName = leaf(of=("rows",), description="Column that holds the rendered user turn.")
-    pattern: str = leaf(
-        of=("rows",),
-        description="RE2 pattern with named groups; each group becomes a prompt field. A group called "
-        "`options` is split into its lines, whose letters (`A. `) are taken off.",
-        min_length=1,
+    format: Literal["mixture"] = leaf(of=("rows",), description="Several sources together.")
+    sources: dict[FieldName, FileSource] = leaf(
+        of=("mixture",), description="Name -> source, each with a format of its own.", min_length=1
     )
-
-    @model_validator(mode="after")
-    def _pattern_has_names(self) -> Parse:
-        if not named_groups(self.pattern):
-            raise ValueError("the pattern needs at least one named group: (?P<question>...)")
-        return self
+    sample: Sample | None = Field(None, description="The same of all rows together.")
 
 
-class SourceFile(Section):
-    """What all sources share: one file, its digest, and how many bad rows are tolerated."""
-
-    path: str = leaf(of=(SOURCE,), description="Data file, relative to the recipe's folder.", min_length=1)
-    sha256: str | None = leaf(
-        None,
-        of=(SOURCE,),
-        description="Expected SHA-256 of the file in hex; a build stops when it differs.",
-        pattern=r"^[0-9a-f]{64}$",
-    )
-    bad_rows: int = leaf(
-        0,
-        of=("rows",),
-        description="Number of invalid rows that may be left out (each is listed); more is an error.",
-        ge=0,
-    )
+Source = Annotated[FileSource | MixtureSource, Field(discriminator="format")]
 
 
-class Round1Source(SourceFile):
-    """Datawhale's logic rows: `{problem, questions: [{question, options, answer}], id}`, JSON lines."""
-
-    format: Literal["round1"] = leaf(of=("rows",), description="Row format of the file.")
-
-
-class AlpacaSource(SourceFile):
-    """`{instruction, input, output}` rows, a JSON list or JSON lines."""
-
-    format: Literal["alpaca"] = leaf(of=("rows",), description="Row format of the file.")
-    parse: Parse | None = Field(None, description="Take the prompt fields out of one column.")
-
-
-class ColumnsSource(SourceFile):
-    """Any JSON lines, JSON list or CSV file whose columns are mapped by name."""
-
-    format: Literal["columns"] = leaf(of=("rows",), description="Row format of the file.")
-    prompt: dict[FieldName, str] = leaf(
-        of=("rows",),
-        description="Template variable -> column, for the system and user blocks.",
-        min_length=1,
-    )
-    target: dict[FieldName, str] = leaf(
-        {},
-        of=("rows",),
-        description="Template variable -> column, for the assistant block only; a prompt cannot see it.",
-    )
-    id: str | None = leaf(
-        None, of=("rows",), description="Column with a unique row id; else the row's digest."
-    )
-    gold: str | None = leaf(None, of=("rows",), description="Column with the right answer, for scoring.")
-
-
-Source = Annotated[Round1Source | AlpacaSource | ColumnsSource, Field(discriminator="format")]
+def sources_of(dataset: Dataset) -> Iterator[tuple[tuple[str, ...], FileSource]]:
+    """Every source that is a file or a data set, with its place in the section."""
+    for split, source in (("train", dataset.train), ("test", dataset.test)):
+        if isinstance(source, MixtureSource):
+            for name, part in source.sources.items():
+                yield (split, "sources", name), part
+        elif source:
+            yield (split,), source
 
 
 class Split(Section):
@@ -109,37 +84,4 @@ class Dataset(Section):
             raise ValueError("`split` needs `train`, the rows to split")
         if not self.train and not self.test:
             raise ValueError("give `train`, `test` or both")
-        return self
-
-
-class Prompt(Section):
-    """How a row becomes messages and how long it may get."""
-
-    template: str = leaf(
-        of=(SOURCE,),
-        description="Jinja file with the blocks system, user and assistant, relative to the recipe.",
-        min_length=1,
-    )
-    max_length: int | None = leaf(
-        None, of=("shards",), description="Longest row in tokens, prompt and answer.", gt=0
-    )
-    max_source_length: int | None = leaf(None, of=("shards",), description="Longest prompt in tokens.", gt=0)
-    max_target_length: int | None = leaf(
-        None, of=("shards",), description="Longest answer in tokens, with its stop token.", gt=0
-    )
-    overflow: Literal["error", "drop", "truncate_left", "truncate_right"] = leaf(
-        "error",
-        of=("shards",),
-        description="What happens to a training row over a limit: stop, leave the row out, or cut the "
-        "beginning or the end of its last user message; the answer is never cut. Always counted. "
-        "A test row is never left out: `drop` keeps it whole and counts it.",
-    )
-
-    @model_validator(mode="after")
-    def _one_kind_of_limit(self) -> Prompt:
-        pair = (self.max_source_length, self.max_target_length)
-        if self.max_length is None and None in pair:
-            raise ValueError("give max_length, or both max_source_length and max_target_length")
-        if self.max_length is not None and pair != (None, None):
-            raise ValueError("max_length excludes max_source_length and max_target_length")
         return self

@@ -94,6 +94,8 @@ def _explain(path: Path, text: str, document: yaml12.Document, error: Validation
         loc = _path_in_file(document.value, item["loc"], about_a_key)
         if item["type"] == "union_tag_invalid":
             loc = (*loc, item["ctx"]["discriminator"].strip("'"))
+        elif item["type"] == "value_error" and loc not in document.places:
+            loc = loc[:-1]  # a rule about a whole section: its last part is the tag of the union
         place = loc if item["type"] != "missing" else loc[:-1]
         line, column = _nearest_place(document, place)
         name = ".".join(str(part) for part in loc)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from workflow.recipe.answers import Sampling, Scoring, Voting
-from workflow.recipe.dataset import Dataset, Prompt
+from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import Section
+from workflow.recipe.prompt import Prompt
 from workflow.recipe.training import DeepSpeed, Execution, Lora, Model, ScratchBase, Training, Tuning
 
 
@@ -61,7 +62,11 @@ class Recipe(Section):
         packing = self.training.packing if self.training else None
         both = (self.prompt.max_source_length or 0) + (self.prompt.max_target_length or 0)
         longest = self.prompt.max_length or both
-        if packing and packing.length < longest:
+        if packing and longest == "model":
+            raise ValueError(
+                "training.packing needs prompt.max_length as a number, to compare with its length"
+            )
+        if packing and isinstance(longest, int) and packing.length < longest:
             raise ValueError(
                 f"training.packing.length {packing.length} is less than the {longest} tokens that section "
                 f"prompt allows a row: use {longest} or more"

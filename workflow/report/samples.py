@@ -90,11 +90,11 @@ def samples(inputs: Inputs, recipe: dict[str, Any]) -> list[Sample]:
 
 
 def _kind(vote: VotedLine, answers: Mapping[str, str | None]) -> str:
-    if vote.gold is None:
+    if not vote.gold:
         return "other"
     if not vote.correct:
         return "wrong"
-    right = {role: answer == vote.gold for role, answer in answers.items()}
+    right = {role: answer in vote.gold for role, answer in answers.items()}
     if not right["predictions"]:
         return "voted"
     return "tuned" if right.get("greedy") and right.get("base") is False else "other"
@@ -117,12 +117,12 @@ def _sample(
     draws = [(f"draw {number}", draw) for number, draw in enumerate(drawn["predictions"], start=1)]
     answers = [_answer(label, draw, row, reader) for label, draw in [*greedy, *draws[:DRAWS]]]
     others = [reader.read(draw.text, row.letters) for _, draw in draws[DRAWS:]]
-    return Sample(kind, _prompt(row.prompt), answers, others, vote)
+    return Sample(kind, _prompt(row.asked), answers, others, vote)
 
 
 def _answer(label: str, draw: Drawn, row: AskedRow, reader: Reader) -> Answer:
     answer = reader.read(draw.text, row.letters)
-    right = None if row.gold is None else answer == row.gold
+    right = answer in row.gold if row.gold else None
     return Answer(label, shortened(draw.text, 600), answer, right, draw.finish_reason == "length")
 
 

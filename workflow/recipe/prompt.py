@@ -1,0 +1,88 @@
+"""The recipe section that says how a row becomes text and which of it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from workflow.recipe.leaf import SOURCE, Section, leaf
+
+
+class Prompt(Section):
+    """How a row becomes text, how long it may get, and which of it is trained."""
+
+    template: str = leaf(
+        of=(SOURCE,),
+        description="Jinja file with the blocks system, user, assistant and tool, relative to the recipe. "
+        "In a conversation each turn is one block; `content` is what was said, `number` its round from 0.",
+        min_length=1,
+    )
+    chat_template: Literal["model", "plain"] = leaf(
+        "model",
+        of=("shards",),
+        description="`model`: turns are joined by the model's chat template; `plain`: they are joined as the "
+        "blocks have them, as base models are trained.",
+    )
+    stop: str | None = leaf(
+        None,
+        of=("shards",),
+        description="With `plain`: text behind each answer, trained and ending each generation; by default "
+        "the end token.",
+        min_length=1,
+    )
+    train_on: Literal["last", "all_assistant", "all"] = leaf(
+        "last",
+        of=("shards",),
+        description="Tokens whose loss counts: the last answer, every answer of a conversation (but those of "
+        "weight 0), or everything, prompts too.",
+    )
+    history: int | None = leaf(
+        None,
+        of=("shards",),
+        description="Rounds of a conversation kept before the last one; default all.",
+        ge=0,
+    )
+    max_length: int | Literal["model"] | None = leaf(
+        None,
+        of=("shards",),
+        description="Longest row in tokens, prompt and answer; `model`: what the model was made for, by its "
+        "config.json.",
+    )
+    max_source_length: int | None = leaf(None, of=("shards",), description="Longest prompt in tokens.", gt=0)
+    max_target_length: int | None = leaf(
+        None, of=("shards",), description="Longest answer in tokens, with its stop token.", gt=0
+    )
+    overflow: Literal["error", "drop", "truncate_left", "truncate_right", "drop_oldest_turn"] = leaf(
+        "error",
+        of=("shards",),
+        description="What happens to a training row over a limit: stop, leave the row out, cut the beginning "
+        "or the end of its last user message, or leave out the oldest rounds of the conversation and, if "
+        "that is not enough, the row; the answer is never cut. Always counted. A test row is never left "
+        "out: it is kept whole and counted.",
+    )
+    max_cut: float | None = leaf(
+        None,
+        of=("shards",),
+        description="Largest share of rows that limits may cut or leave out; above it the build fails before "
+        "anything is trained.",
+        ge=0,
+        lt=1,
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_limit(self) -> Prompt:
+        pair = (self.max_source_length, self.max_target_length)
+        if isinstance(self.max_length, int) and self.max_length < 1:
+            raise ValueError("max_length must be a positive number of tokens, or `model`")
+        if self.max_length is None and None in pair:
+            raise ValueError("give max_length, or both max_source_length and max_target_length")
+        if self.max_length is not None and pair != (None, None):
+            raise ValueError("max_length excludes max_source_length and max_target_length")
+        return self
+
+    @model_validator(mode="after")
+    def _stop_is_of_plain_text(self) -> Prompt:
+        if self.stop and self.chat_template == "model":
+            raise ValueError("stop belongs to `chat_template: plain`; the model's chat template has its own")
+        return self
