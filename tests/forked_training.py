@@ -48,7 +48,8 @@ class Forks:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        with self.process:  # closes its pipes
+            pass
 
     def ask(self, **request: Any) -> list[int]:
         assert self.process.stdin and self.process.stdout

@@ -128,6 +128,12 @@ def test_missing_packages_are_told_before_anything_starts(
         adapter.make(job(tmp_path / "b", {}, optimizer="paged_adamw_8bit"))
 
 
+def test_nvme_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "find_library", lambda name: None)
+    with pytest.raises(BuildError, match="needs the library libaio"):
+        adapter.make(job(tmp_path, {}, stage=3, offload={"offload_optimizer": "nvme"}))
+
+
 def test_a_batch_that_two_processes_cannot_share_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="batch_size 3 cannot be spread over 2 processes"):
         adapter.make(job(tmp_path, {}, processes=2, batch_size=3))

@@ -127,6 +127,14 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     assert [line["step"] for line in losses(tmp_path / "alone") if "loss" in line][-1] == 9
 
 
+def test_offloaded_state_is_the_same_training(tmp_path: Path, inputs: dict[str, Path], server: Forks) -> None:
+    places = {"offload_optimizer": "cpu", "offload_parameters": "cpu"}
+    server.train(job(tmp_path / "there", inputs, stage=3, processes=2))
+    server.train(job(tmp_path / "away", inputs, stage=3, processes=2, offload=places))
+    name = "adapter_model.safetensors"  # the norm of gradients is summed in another order
+    assert files(tmp_path / "away")[name] == files(tmp_path / "there")[name]
+
+
 def test_a_file_of_ones_own_reaches_the_engine(
     tmp_path: Path, inputs: dict[str, Path], server: Forks
 ) -> None:

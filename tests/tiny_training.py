@@ -52,7 +52,7 @@ def engine(stage: int | None, **more: Any) -> dict[str, Any] | None:
 
 
 def job(
-    root: Path, inputs: dict[str, Path], *, stage: int | None = None, processes: int = 1,
+    root: Path, inputs: dict[str, Path], *, stage: int | None = None, offload: Any = None, processes: int = 1,
     tuning: Any = LORA, dtype: str = "float32", execution: Any = None, **training: Any,
 ) -> Job:  # fmt: skip
     """A job as `build` makes it."""
@@ -63,7 +63,7 @@ def job(
         slice={
             "tuning": tuning,
             "training": settings(**training),
-            "deepspeed": engine(stage),
+            "deepspeed": engine(stage, **(offload or {})),
             "model": {"dtype": dtype},
         },
         inputs=inputs,

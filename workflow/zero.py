@@ -60,6 +60,7 @@ def deepspeed_config(
         "fp16": {"enabled": dtype == "float16"},
         "zero_optimization": _zero(section, nvme_path),
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # offloaded or not, the optimizer is the recipe's
         "steps_per_print": 10**9,
     }
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,11 @@ def _check_installed(job: Job, execution: Execution) -> None:
         module, package = TRACKERS.get(name, (name, name))
         if find_spec(module.partition(".")[0]) is None:
             raise BuildError(f"{package} is not installed but {asks} asks for it: pip install {package}")
+    engine = job.slice["deepspeed"]
+    if engine and DeepSpeed.model_validate(engine).uses_disk and find_library("aio") is None:
+        raise BuildError(
+            "offloading to nvme needs the library libaio with its headers: apt install libaio-dev"
+        )
 
 
 def _launch(spec: Spec, processes: int, job: Job) -> None:

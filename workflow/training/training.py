@@ -18,7 +18,7 @@ from workflow.errors import BuildError
 from workflow.recipe.optimisation import Validation
 from workflow.recipe.training import Training
 from workflow.store.files import write_atomic
-from workflow.tokens import read_rendering, read_rows
+from workflow.tokens import TokenRow, read_rendering, read_rows
 from workflow.training.arguments import training_arguments
 from workflow.training.checkpoints import at_step
 from workflow.training.heldout import HeldOut, hold_out
@@ -44,12 +44,7 @@ def train(spec: Spec) -> None:
             kept apart, or the loss is NaN.
     """
     training = Training.model_validate(spec.slice["training"])
-    rows, held = hold_out(list(read_rows(Path(spec.shards))), training.validation)
-    units = pack(rows, training.packing.length) if training.packing else [(row,) for row in rows]
-    stream = Stream(
-        units, training.epochs, training.seed, training.batch_size, _last_step(spec, training),
-        training.group_by_length,
-    )  # fmt: skip
+    stream, held = _rows(spec, training)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # DeepSpeed makes buckets of 800 MB per step
     set_seed(training.seed)
@@ -69,15 +64,9 @@ def train(spec: Spec) -> None:
     )
     if not trainer.model_accepts_loss_kwargs:
         raise BuildError("transformers does not average this architecture's loss over all tokens of a batch")
-    watch = Watch(spec, trainer, stream, training.validation)
     if held:
         trainer.held_out = HeldOut(held, spec.micro_batch, pad, RANK, WORLD)
-    if training.packing:
-        check_positions(model)
-        watch.started.append(lambda: _prove_isolation(spec, trainer))
-    if spec.deepspeed and torch.cuda.is_available():
-        watch.started.append(lambda: _hint_stage(spec, model))
-    trainer.add_callback(watch)
+    trainer.add_callback(_watch(spec, trainer, training))
     torch.manual_seed(training.seed + RANK)  # dropout: no two ranks draw the same mask
     began = time.monotonic(), time.process_time()
     trainer.train(resume_from_checkpoint=spec.resume)
@@ -85,9 +74,26 @@ def train(spec: Spec) -> None:
     chosen = _choose(spec, trainer, training.validation)
     save_model(spec, trainer)
     if RANK == 0:
-        _finish(
-            spec, trainer, stream, {"rows": len(rows), **_counts(stream, held, training, chosen)}, seconds
-        )
+        _finish(spec, trainer, _counts(stream, held, training, chosen), seconds)
+
+
+def _rows(spec: Spec, training: Training) -> tuple[Stream, list[TokenRow]]:
+    """What is trained on, in order, and the rows held out."""
+    rows, held = hold_out(list(read_rows(Path(spec.shards))), training.validation)
+    units = pack(rows, training.packing.length) if training.packing else [(row,) for row in rows]
+    size, last = training.batch_size, _last_step(spec, training)
+    return Stream(units, training.epochs, training.seed, size, last, training.group_by_length), held
+
+
+def _watch(spec: Spec, trainer: Trainer, training: Training) -> Watch:
+    """The callback, with what is to be done before the first step."""
+    watch = Watch(spec, trainer, trainer.train_dataset, training.validation)
+    if training.packing:
+        check_positions(trainer.model)
+        watch.started.append(lambda: _prove_isolation(spec, trainer))
+    if spec.deepspeed and torch.cuda.is_available():
+        watch.started.append(lambda: _hint_stage(spec, trainer.model))
+    return watch
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
@@ -182,9 +188,9 @@ def _join(deepspeed: bool) -> None:
         engine.init_distributed(backend)
 
 
-def _counts(stream: Stream, held: list[Any], training: Training, chosen: int) -> dict[str, Any]:
+def _counts(stream: Stream, held: list[TokenRow], training: Training, chosen: int) -> dict[str, Any]:
     """What the receipt says of rows and of choices that the recipe made."""
-    counts: dict[str, Any] = {}
+    counts: dict[str, Any] = {"rows": sum(len(unit) for unit in stream.units)}
     if training.packing:
         share = sum(stream.lengths) / (len(stream.units) * training.packing.length)
         counts |= {"sequences": len(stream.units), "packed_share": round(share, 4)}
@@ -193,10 +199,9 @@ def _counts(stream: Stream, held: list[Any], training: Training, chosen: int) ->
     return counts
 
 
-def _finish(
-    spec: Spec, trainer: Trainer, stream: Stream, counts: dict[str, Any], seconds: tuple[float, float]
-) -> None:
+def _finish(spec: Spec, trainer: Trainer, counts: dict[str, Any], seconds: tuple[float, float]) -> None:
     """Save the loss log and the facts."""
+    stream = trainer.train_dataset
     out, steps = Path(spec.out), int(trainer.state.global_step)
     (out / "loss.jsonl").write_text("".join(_log(trainer.state.log_history, stream)))
     tokens, trained = stream.seen(steps)
