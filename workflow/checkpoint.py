@@ -177,9 +177,8 @@ def same_weights(one: Path, other: Path) -> bool:
     first, second = (
         {t.name: (f, t) for f in weight_files(m) for t in f.tensors.values()} for m in (one, other)
     )
-    if first.keys() != second.keys():
-        return False
-    return all(_bytes_of(*first[name]) == _bytes_of(*second[name]) for name in first)
+    same = (_bytes_of(*first[name]) == _bytes_of(*second[name]) for name in first)
+    return first.keys() == second.keys() and all(same)
 
 
 def _bytes_of(file: WeightFile, tensor: Tensor) -> tuple[str, bytearray]:
