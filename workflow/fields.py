@@ -32,6 +32,7 @@ OWN = {("rows", "split.part"), ("shards", "split"), *((p, "scratch") for p in ("
 SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
+    "adapter": "deepspeed.config",
     "model": "model.base",
     "tokenizer": "model.base",
 }

@@ -18,7 +18,7 @@ from workflow.devices import visible_gpus
 from workflow.errors import BuildError
 from workflow.models import TOKENIZER
 from workflow.recipe import Recipe
-from workflow.recipe.training import UNPINNED
+from workflow.recipe.model import UNPINNED
 
 REHEARSAL = "rehearsal/"
 """Before the name of a recipe: its rehearsal."""
@@ -32,6 +32,8 @@ FAMILIES = {
 }
 """What the name of a hub model tells of its family, where its files are not at hand."""
 ROWS = {"train": 64, "test": 8}
+SHARE = 0.25
+"""Of few rows, the share that is tested on at least."""
 BATCH, STEPS, DRAWS, TOKENS = 8, 4, 3, 8
 STAND_INS = "rehearsal"
 """Folder beside a recipe's data that holds some rows of the same format, under the same names."""
@@ -54,6 +56,10 @@ def rehearsed(recipe: Recipe, path: Path) -> Recipe:
     for place, source in _sources(told["dataset"]):
         _stand_in_rows(place, source, folder)
     told["prompt"] = _prompt(told["prompt"], bytes_only)
+    if "split" in told["dataset"]:
+        told["dataset"]["split"]["test"] = max(SHARE, told["dataset"]["split"]["test"])
+    if "tuning" in told:
+        _tuning(told["tuning"])
     _shorten(told)
     try:
         return Recipe.model_validate(told)
@@ -154,13 +160,50 @@ def _shorten(told: Told) -> None:
     """Few steps, few and short answers, on two processes where DeepSpeed is used."""
     processes = min(2, len(visible_gpus()) or 2) if told.get("deepspeed") else 1
     execution = told.get("execution", {})
-    kept = {name: value for name, value in execution.items() if name in ("gradient_checkpointing",)}
+    kept = {name: value for name, value in execution.items() if name == "gradient_checkpointing"}
     told["execution"] = kept | {"processes": processes, "micro_batch": 1, "save_steps": 2}
-    if training := told.get("training"):
-        batch = min(BATCH, training["batch_size"])
-        training |= {"batch_size": max(batch - batch % processes, processes), "log_steps": 1, "epochs": 1}
+    if told["model"]["dtype"] == "float16":
+        told["model"]["dtype"] = "bfloat16"  # a CPU has no kernels for the other
+    if "training" in told:
+        _shorten_training(told["training"], processes)
+    if deepspeed := told.get("deepspeed"):
+        deepspeed.pop("config", None)  # it may name the very batch
+        for name in ("offload_optimizer", "offload_parameters"):
+            if deepspeed.get(name):
+                deepspeed[name] = "cpu"
     if sampling := told.get("sampling"):
         sampling["n"] = min(DRAWS, sampling["n"])
         sampling["max_tokens"] = min(TOKENS, sampling["max_tokens"])
     if scoring := told.get("scoring"):
         scoring["resamples"] = 100
+
+
+def _shorten_training(training: Told, processes: int) -> None:
+    training.pop("epochs", None)
+    batch = min(BATCH, training["batch_size"])
+    batch = max(batch - batch % processes, processes)
+    training |= {"max_steps": STEPS, "batch_size": batch, "log_steps": 1}
+    schedule = training.get("lr_scheduler")
+    if isinstance(schedule, dict) and schedule.get("warmup_steps"):
+        schedule["warmup_steps"] = 1
+    if validation := training.get("validation"):
+        validation.pop("every_epochs", None)
+        validation["every_steps"] = 2
+        if validation.get("rows"):
+            validation["rows"] = min(BATCH, validation["rows"])
+    optimizer = training.get("optimizer", {})
+    name = optimizer if isinstance(optimizer, str) else optimizer.get("name")
+    if name == "paged_adamw_8bit":  # bitsandbytes has it for GPUs only
+        training["optimizer"] = {**(optimizer if isinstance(optimizer, dict) else {}), "name": "adamw"}
+
+
+def _tuning(tuning: Told) -> None:
+    """The method, started from the rehearsals of the recipes that it starts from, on the layers there are."""
+    start = tuning.get("initialise") or {}
+    if "recipe" in start:
+        start["recipe"] = REHEARSAL + start["recipe"]
+    for combination in (tuning, start):
+        if "of" in combination:
+            combination["of"] = {REHEARSAL + name: weight for name, weight in combination["of"].items()}
+    if tuning.get("layers_to_transform"):
+        tuning["layers_to_transform"] = [0]

@@ -18,7 +18,7 @@ VERSIONS = {
     "tokenizer": 2,
     "model": 1,
     "shards": 2,
-    "adapter": 1,
+    "adapter": 2,
     "merged": 1,
     "predictions": 1,
     "voted": 1,

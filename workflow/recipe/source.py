@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.recipe.leaf import SOURCE, Section, leaf
-from workflow.recipe.training import COMMIT, HUB_ID, UNPINNED
+from workflow.recipe.model import COMMIT, HUB_ID, UNPINNED
 
 FIELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
