@@ -21,6 +21,8 @@ from workflow.store.store import Store
 
 MAIN = workspace.RECIPE.replace("execution: {processes: 1, save_steps: 2}", "execution: {processes: 1}")
 FOLDER = MAIN.replace("{recipe: small-base}", "models/whole")
+STAND_IN = MAIN.replace("{recipe: small-base}", "{stand_in: {family: qwen2}}")
+LIKE = "like: models/tiny-qwen2"
 HUB = MAIN.replace("base: {recipe: small-base}", f"base: org/model, revision: {'a' * 40}")
 ALPACA = MAIN.replace(
     "train: {path: data/train.jsonl, format: round1}",
@@ -287,6 +289,8 @@ EDITS = [
     Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
     Edit("model.base.recipe", "small-base", "same-base"),
     Edit("model.base.scratch", "models/tiny-qwen2", "models/copy", workspace.BASE),
+    Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
+    Edit("model.base.stand_in.like", "tiny-qwen2", "copy", STAND_IN.replace("family: qwen2", LIKE)),
 ]
 SAME = {"voting.rule", "scoring.metrics"}
 """Leaves with one value only, so far."""

@@ -191,10 +191,6 @@ def _shorten_training(training: Told, processes: int) -> None:
         validation["every_steps"] = 2
         if validation.get("rows"):
             validation["rows"] = min(BATCH, validation["rows"])
-    optimizer = training.get("optimizer", {})
-    name = optimizer if isinstance(optimizer, str) else optimizer.get("name")
-    if name == "paged_adamw_8bit":  # bitsandbytes has it for GPUs only
-        training["optimizer"] = {**(optimizer if isinstance(optimizer, dict) else {}), "name": "adamw"}
 
 
 def _tuning(tuning: Told) -> None:
