@@ -200,3 +200,8 @@ def test_the_prompt_of_identity() -> None:
     for given, system in (("", "You are a helpful assistant."), ("规则", "规则")):
         row = {"turns": turns, "prompt": {"system": given}}
         assert texts("identity.jinja", row) == [system, " 你是谁？\n", "我是小通。"]
+
+
+def test_every_recipe_is_on_the_page() -> None:
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    assert [path.stem for path in RECIPES.glob("*.yaml") if f"`{path.stem}`" not in page] == []
