@@ -99,6 +99,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     recipes |= {f"parsed-{i}": PARSED.replace("SCHEDULE", one) for i, one in enumerate(SCHEDULES)}
     for name, text in recipes.items():
         place.path(f"recipes/{name}.yaml").write_text(text)
+    recipes["stand-in"] = RECIPE.replace("{recipe: small-base}", "{stand_in: {family: qwen2}}")
+    place.path("recipes/stand-in.yaml").write_text(recipes["stand-in"])
     place.path("recipes/other.yaml").write_text(RECIPE)
     head = RECIPE[: RECIPE.index("sampling:")]
     for name, tuning in TUNINGS.items():

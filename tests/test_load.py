@@ -39,6 +39,7 @@ BEYOND_SCHEMA |= {
     "nvme-without-path",
     "two-ways-to-save",
 }
+BEYOND_SCHEMA |= {"stand-in-of-both"}
 BEYOND_SCHEMA |= {"pack-too-short", "packed-and-grouped", "validation-share-and-rows"}
 BEYOND_SCHEMA |= {
     "qlora-zero-3",

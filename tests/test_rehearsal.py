@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 import pytest
 from workspace import ROOT, Folder
 
+from workflow.earlier import in_results
 from workflow.errors import BuildError
 from workflow.recipe import Recipe, load_recipe
 from workflow.rehearsal import FAMILIES, REHEARSAL, _family, rehearsed
-from workflow.settle import in_results, last_files
+from workflow.settle import last_files
 
 SHIPPED = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 TUNED = """\

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from workflow.changes import ABSENT, Change, shown
 from workflow.comparison import Comparison
-from workflow.earlier import Drawn, LastBuild, Other
+from workflow.earlier import Drawn, LastBuild, Other, in_results
 from workflow.errors import BuildError
 from workflow.fields import flat
 from workflow.graph import Draw, Graph
 from workflow.node import Node
-from workflow.settle import in_results
 from workflow.state import in_flow
 from workflow.store.store import Store
 

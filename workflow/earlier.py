@@ -12,6 +12,7 @@ from workflow.changes import Side
 from workflow.errors import BuildError
 from workflow.graph import Graph
 from workflow.node import Node
+from workflow.rehearsal import REHEARSAL
 from workflow.settle import PUBLISHED, RESULTS
 from workflow.store.files import read_json
 from workflow.store.records import InputRef, Plan
@@ -80,6 +81,18 @@ class LastBuild:
         except (BuildError, OSError):
             paths = {}
         return Side(plan, {str(role): str(path) for role, path in paths.items()})
+
+
+def in_results(path: Path) -> tuple[str, str] | None:
+    """Recipe and file of results/<recipe>/<file> or results/rehearsal/<recipe>/<file>.
+
+    The file is empty where the path ends with the recipe; None: it is no such path.
+    """
+    parts = path.parts
+    names = 2 if parts[1:2] == (REHEARSAL.rstrip("/"),) else 1
+    if parts[:1] != (str(RESULTS),) or len(parts) <= names:
+        return None
+    return "/".join(parts[1 : names + 1]), "/".join(parts[names + 1 :])
 
 
 def published(recipe: str, results: Path = RESULTS) -> dict[str, InputRef]:

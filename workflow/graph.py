@@ -12,12 +12,12 @@ from typing import Any
 
 from workflow.data_nodes import DataNodes
 from workflow.errors import BuildError
-from workflow.models import model_files, tokenizer_files
+from workflow.model_nodes import untrained
 from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.leaf import slice_of
-from workflow.recipe.model import RecipeBase, ScratchBase, StandIn, StandInBase
+from workflow.recipe.model import RecipeBase
 from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
@@ -79,7 +79,7 @@ class Draw:
         self.store, self.folder = store, folder
         self.drawing: list[str] = []
         self.graphs: dict[str, Graph] = {}
-        self.bases: dict[tuple[str, Path, bool], Node] = {}
+        self.bases: dict[tuple[str, str, str], Node] = {}
         self._digests: dict[Path, str] = {}
 
     def recipe(self, name: str) -> Graph:
@@ -163,30 +163,12 @@ class _Products:
 
     def _base(self, product: str) -> Node:
         """The untrained model, or only its tokenizer: the same sources, another choice of files."""
-        model = self.recipe.model
-        if model.is_hub:
-            return self._node(product, slice={"hub": model.base, "revision": model.revision})
-        if isinstance(model.base, StandInBase):
-            return self._stand_in(product, model.base.stand_in)
-        scratch = isinstance(model.base, ScratchBase)
-        folder = self.folder / (
-            model.base.scratch if isinstance(model.base, ScratchBase) else str(model.base)
-        )
         known = self.draw.bases
-        if (product, folder, scratch) not in known:
-            choose = tokenizer_files if product == "tokenizer" else model_files
-            sources = choose(folder, scratch)
-            known[product, folder, scratch] = self._node(product, slice={"scratch": scratch}, sources=sources)
-        return known[product, folder, scratch]
-
-    def _stand_in(self, product: str, chosen: StandIn) -> Node:
-        """A model's own tokenizer is used as it is; its configuration, or its family's, is made small."""
-        if chosen.like is None:
-            return self._node(product, slice={"stand_in": chosen.family})
-        sources = tokenizer_files(self.folder / chosen.like)
-        if product == "tokenizer":
-            return self._node(product, slice={"scratch": False}, sources=sources)
-        return self._node(product, slice={"stand_in": None}, sources=sources)
+        model = self.recipe.model
+        asked = (product, str(self.folder), model.model_dump_json(exclude={"dtype"}))
+        if asked not in known:
+            known[asked] = untrained(model, product, self.folder, self._node)
+        return known[asked]
 
     def _tokenizer(self) -> Node:
         base = self.recipe.model.base

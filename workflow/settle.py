@@ -22,7 +22,6 @@ from workflow.freshness import not_after, shows, weigh
 from workflow.graph import Draw, Graph
 from workflow.node import Node
 from workflow.recipe.model import UNPINNED
-from workflow.rehearsal import REHEARSAL
 from workflow.store.build import stamp
 from workflow.store.files import read_json, write_if_changed
 from workflow.store.leases import Ref, keep
@@ -45,19 +44,6 @@ PUBLISHED = {
 """Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
 
 DEMO = "tiny-logic"
-
-
-def in_results(path: Path) -> tuple[str, str] | None:
-    """Recipe and file of results/<recipe>/<file> or results/rehearsal/<recipe>/<file>.
-
-    The file is empty where the path ends with the recipe; None: it is no such path.
-    """
-    parts = path.parts
-    names = 2 if parts[1:2] == (REHEARSAL.rstrip("/"),) else 1
-    if parts[:1] != (str(RESULTS),) or len(parts) <= names:
-        return None
-    return "/".join(parts[1 : names + 1]), "/".join(parts[names + 1 :])
-
 
 _asked: dict[str, None] = {}
 

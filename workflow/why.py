@@ -15,11 +15,11 @@ from workflow import settle
 from workflow.changes import Change
 from workflow.comparison import Comparison
 from workflow.costs import Cost, Costs, total
-from workflow.earlier import LastBuild
+from workflow.earlier import LastBuild, in_results
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
-from workflow.settle import NOTHING, PUBLISHED, in_results, last_files, problems_of
+from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef
 from workflow.store.store import Store

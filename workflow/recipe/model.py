@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.recipe.leaf import SOURCE, Section, leaf
 
@@ -63,10 +63,24 @@ class ScratchBase(Section):
     )
 
 
+def _kind(base: Any) -> str:
+    """Which of them a base is, so that a mistake is explained as one of its kind."""
+    if isinstance(base, dict):
+        return next((kind for kind in ("stand_in", "scratch") if kind in base), "recipe")
+    kinds: dict[Any, str] = {RecipeBase: "recipe", ScratchBase: "scratch", StandInBase: "stand_in"}
+    return kinds.get(type(base), "a name")
+
+
 class Model(Section):
     """The model that training starts from."""
 
-    base: str | RecipeBase | ScratchBase | StandInBase = leaf(
+    base: Annotated[
+        Annotated[str, Tag("a name")]
+        | Annotated[RecipeBase, Tag("recipe")]
+        | Annotated[ScratchBase, Tag("scratch")]
+        | Annotated[StandInBase, Tag("stand_in")],
+        Discriminator(_kind),
+    ] = leaf(
         of=("model", "tokenizer"),
         description="Hub id (with `revision`), local folder (without), `{recipe: name}`, "
         "`{scratch: folder}` or `{stand_in: {family: name}}`.",
