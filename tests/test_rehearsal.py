@@ -135,7 +135,9 @@ def test_every_source_of_a_mixture(tmp_path: Path) -> None:
 
 def test_models_of_other_recipes_are_rehearsed_too(tmp_path: Path) -> None:
     text = TUNED.replace("base: org/qwen2-7b, revision: unpinned", "base: {recipe: other}")
-    assert small(with_rows(tmp_path), text).model.base.recipe == "rehearsal/other"  # type: ignore[union-attr]
+    found = small(with_rows(tmp_path), text)
+    assert found.model.base.recipe == "rehearsal/other"  # type: ignore[union-attr]
+    assert found.prompt.max_length == 600  # its tokens may be bytes
     start = "layers_to_transform: [3, 4], initialise: {of: {a: 0.5, b: 0.5}, combination: linear}"
     told = small(tmp_path, TUNED.replace("layers_to_transform: [3, 4]", start)).model_dump()["tuning"]
     assert told["initialise"]["of"] == {"rehearsal/a": 0.5, "rehearsal/b": 0.5}

@@ -53,9 +53,10 @@ def rehearsed(recipe: Recipe, path: Path) -> Recipe:
     told = recipe.model_dump(mode="json", exclude_unset=True)
     folder = path.parent
     told["model"], bytes_only = _model(told["model"], folder)
-    for place, source in _sources(told["dataset"]):
-        _stand_in_rows(place, source, folder)
+    others = [_stand_in_rows(place, source, folder) for place, source in _sources(told["dataset"])]
     told["prompt"] = _prompt(told["prompt"], bytes_only)
+    if bytes_only or any(others):
+        told.pop("gate", None)  # it is about the recipe's own rows and tokens
     if "split" in told["dataset"]:
         told["dataset"]["split"]["test"] = max(SHARE, told["dataset"]["split"]["test"])
     if "tuning" in told:
@@ -70,10 +71,10 @@ def rehearsed(recipe: Recipe, path: Path) -> Recipe:
 
 
 def _model(model: Told, folder: Path) -> tuple[Told, bool]:
-    """The tiny model, and whether its tokens are bytes."""
+    """The tiny model, and whether its tokens may be bytes."""
     base = model["base"]
     if isinstance(base, dict) and "recipe" in base:
-        return model | {"base": {"recipe": REHEARSAL + base["recipe"]}}, False
+        return model | {"base": {"recipe": REHEARSAL + base["recipe"]}}, True
     if isinstance(base, dict) and "stand_in" in base:
         return model, "family" in base["stand_in"]
     revision = model.pop("revision", None)
@@ -124,17 +125,17 @@ def _sampled(source: Told, split: str) -> Told:
     return source
 
 
-def _stand_in_rows(place: str, source: Told, folder: Path) -> None:
-    """Take rows of the same format where the recipe's own are not there."""
+def _stand_in_rows(place: str, source: Told, folder: Path) -> bool:
+    """Take rows of the same format where the recipe's own are not there; whether that was so."""
     path = source["path"]
     if isinstance(path, dict):
         own, other = Path(path["hub"]), Path("data") / STAND_INS / path["hub"]
         if path.get("revision") is None and (folder / own).is_dir():
-            return
+            return False
     else:
         own, other = Path(path), Path(path).parent / STAND_INS / Path(path).name
         if (folder / own).is_file():
-            return
+            return False
     if not (folder / other).exists():
         raise BuildError(
             f"dataset.{place}: neither {folder / own} is there nor {folder / other}; put some rows of the "
@@ -145,6 +146,7 @@ def _stand_in_rows(place: str, source: Told, folder: Path) -> None:
     if isinstance(path, dict):
         named = {name: value for name, value in path.items() if name in ("split", "config")}
         source["path"] = {"hub": str(other), **named}
+    return True
 
 
 def _prompt(prompt: Told, bytes_only: bool) -> Told:

@@ -16,7 +16,8 @@ RECIPE = """\
 # yaml-language-server: $schema=../schemas/recipe.schema.json
 # {name}: what is wanted. Paths are relative to this file. All fields: docs/fields.md
 # Validate with `tunemake check recipes/{name}.yaml`, build with
-# `snakemake results/{name}/voted.jsonl --cores all`.
+# `snakemake results/{name}/voted.jsonl --cores all`; first, in a minute and without a GPU, prove it with
+# `snakemake results/rehearsal/{name}/voted.jsonl --cores all`.
 
 dataset:
   train:
