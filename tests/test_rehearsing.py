@@ -19,8 +19,7 @@ from workflow.tokens import read_rendering, read_rows
 
 pytestmark = pytest.mark.slow
 
-QWEN = "Qwen/Qwen2.5-14B-Instruct"
-# Its config.json as published, where it differs from Qwen2Config's defaults. Not checked offline.
+# Its config.json as published, where it differs from Qwen2Config. Not checked offline.
 CONFIG = {
     "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 5120, "vocab_size": 152064,
     "intermediate_size": 13824, "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8,
@@ -39,13 +38,12 @@ SYSTEM = [151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198]
 OPENED = [151644, 77091, 198]
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hub's cache with configuration and tokenizer of Qwen2.5-14B-Instruct."""
-    root = tmp_path_factory.mktemp("hub")
+def hub(root: Path, size: int | None = None) -> Path:
+    """A hub's cache with configuration and tokenizer of Qwen2.5-14B-Instruct, or the first of its tokens."""
     snapshot = root / "models--Qwen--Qwen2.5-14B-Instruct/snapshots" / ("a" * 40)
-    write_tokenizer(snapshot)
-    (snapshot / "config.json").write_text(json.dumps(CONFIG))
+    first = write_tokenizer(snapshot, size)
+    fewer = {"vocab_size": first + 3, "bos_token_id": first, "eos_token_id": first + 2} if size else {}
+    (snapshot / "config.json").write_text(json.dumps(CONFIG | fewer))
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("a" * 40)
@@ -53,17 +51,18 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder(root: Path) -> Folder:
+    root.mkdir()
     for name in ("Snakefile", "rules", "profiles", "recipes"):
         source = ROOT / name
         shutil.copytree(source, root / name) if source.is_dir() else shutil.copy(source, root / name)
     return Folder(root)
 
 
-def test_every_recipe_to_its_votes(tmp_path: Path, hub: Path) -> None:
+def test_every_recipe_to_its_votes(tmp_path: Path) -> None:
     """One command for all of them: what they share is made once."""
-    place = folder(tmp_path)
+    place = folder(tmp_path / "it")
     targets = [f"results/rehearsal/{name}/voted.jsonl" for name in VOTED]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub(tmp_path / "hub", 4000))}
     done = subprocess.run(
         command(*targets, "--cores", "2", "--keep-going"),
         cwd=place.root, env=environment() | offline, capture_output=True, text=True, timeout=1500,
@@ -76,11 +75,11 @@ def test_every_recipe_to_its_votes(tmp_path: Path, hub: Path) -> None:
             check("voted", line, place.path(target))
 
 
-def test_qwens_own_tokens(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qwens_own_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
-    place = folder(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub(tmp_path / "hub")))
+    place = folder(tmp_path / "it")
     rows = [
         {"id": f"{i}-{n}", "conversations": [{"from": "user", "value": q}, {"from": "assistant", "value": a}]}
         for n in range(8)
