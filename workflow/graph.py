@@ -15,6 +15,7 @@ from workflow.models import model_files, tokenizer_files
 from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
+from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.source import HubData
 from workflow.recipe.training import RecipeBase, ScratchBase
@@ -130,7 +131,8 @@ class _Products:
                 found[f"shards_{split}"] = self._shards(split, rows, found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
-            found["overlap"] = Node("overlap", inputs=both)
+            refused = slice_of(recipe.gate or Gate(), "overlap")
+            found["overlap"] = self._node("overlap", slice=refused, inputs=both)
         if recipe.tuning:
             found["adapter"] = self._adapter(found)
             found["merged"] = self._merged(found)
@@ -168,9 +170,12 @@ class _Products:
         return {} if path.revision else folder_files(self.folder / path.hub)
 
     def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
+        gate = slice_of(self.recipe.gate or Gate(), "shards")
+        if split == "test":  # what only training data can be refused for
+            gate = {"max_cut": gate["max_cut"]}
         return self._node(
             "shards",
-            slice={"split": split, **slice_of(self.recipe.prompt, "shards")},
+            slice={"split": split, **slice_of(self.recipe.prompt, "shards"), "gate": gate},
             inputs={"rows": rows, "tokenizer": tokenizer},
             sources={"template": self.folder / self.recipe.prompt.template},
         )
@@ -244,6 +249,8 @@ class _Products:
         if not recipe.scoring:
             return
         inputs = {"voted": voted, "draws": draws, "rows": rows}
+        if "overlap" in found:
+            inputs["overlap"] = found["overlap"]  # no scores of rows that the recipe refuses
         inputs["greedy"] = found["greedy"] = self._predictions(found, answering, greedy=True)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset
+from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import Section
 from workflow.recipe.prompt import Prompt
 from workflow.recipe.training import DeepSpeed, Execution, Lora, Model, ScratchBase, Training, Tuning
@@ -16,6 +17,9 @@ class Recipe(Section):
 
     dataset: Dataset = Field(description="Where training and test rows come from.")
     prompt: Prompt = Field(description="How a row becomes messages and how long it may get.")
+    gate: Gate | None = Field(
+        None, description="What data is refused; left out: nothing, but all is counted."
+    )
     model: Model = Field(description="The model that training starts from.")
     tuning: Tuning | None = Field(None, description="The tuning method.")
     training: Training | None = Field(None, description="The optimisation.")
