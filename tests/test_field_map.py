@@ -175,6 +175,8 @@ EDITS = [
     Edit("voting.answer.match", "match: last", "match: first"),
     Edit("voting.ties", "ties: first", "ties: abstain"),
     Edit("scoring.compare", "compare: [base]", "compare: []"),
+    Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
+    _add("scoring.stem", "stem: false"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
     Edit("execution.processes", "processes: 1", "processes: 2"),
@@ -190,7 +192,7 @@ EDITS = [
     Edit("model.base.recipe", "small-base", "same-base"),
     Edit("model.base.scratch", "models/tiny-qwen2", "models/copy", workspace.BASE),
 ]
-SAME = {"voting.rule", "scoring.metrics"}
+SAME = {"voting.rule"}
 """Leaves with one value only, so far."""
 
 

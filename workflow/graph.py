@@ -241,20 +241,22 @@ class _Products:
         answering = found.get("merged", found["model"])
         rows = found["rows_test"]
         found["predictions"] = draws = self._predictions(found, answering, greedy=False)
-        if not recipe.voting:
-            return
-        found["voted"] = voted = self._node(
-            "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
-        )
+        inputs = {"draws": draws, "rows": rows}
+        if recipe.voting:
+            found["voted"] = self._node(
+                "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
+            )
         if not recipe.scoring:
             return
-        inputs = {"voted": voted, "draws": draws, "rows": rows}
+        chosen = slice_of(recipe.scoring, "scores")
+        if recipe.voting and "accuracy" in recipe.scoring.metrics:
+            inputs["voted"] = found["voted"]
+            chosen |= slice_of(recipe.voting, "scores")
         if "overlap" in found:
             inputs["overlap"] = found["overlap"]  # no scores of rows that the recipe refuses
         inputs["greedy"] = found["greedy"] = self._predictions(found, answering, greedy=True)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)
-        chosen = slice_of(recipe.scoring, "scores") | slice_of(recipe.voting, "scores")
         found["scores"] = self._node("scores", slice=chosen, inputs=inputs)
         found["report"] = self._report(found)
 

@@ -45,3 +45,11 @@ class Recipe(Section):
             if self.scoring and "base" in self.scoring.compare:
                 raise ValueError("a model from scratch has no base to compare with: drop scoring.compare")
         return self
+
+    @model_validator(mode="after")
+    def _accuracy_is_of_votes(self) -> Recipe:
+        if self.scoring and "accuracy" in self.scoring.metrics and not self.voting:
+            raise ValueError(
+                "the metric accuracy is of voted answers: add the section voting, or name other metrics"
+            )
+        return self
