@@ -36,8 +36,9 @@ RECIPE: dict[str, Any] = {
     "sampling": {"n": 5, "temperature": 0.7},
 }
 ROWS, GOLD = 40, "ABCD"
+OVERLAP = {"exact_test_rows": 3, "normalised_test_rows": 11, "similar_test_rows": 7, "longest_match": 50}
+OVERLAP |= {"contaminated_test_rows": 12, "test_rows": 1300}
 FACTS = {"steps": 1000, "parameters": 987654, "trained_parameters": 4321}
-
 
 FIGURES = """\
 Tuning +33.3 points, voting +9.2 points.
@@ -50,11 +51,13 @@ not scored: 66 of 1300 rows
 rows 517 1,300
 rows made into tokens 500 40
 rows dropped as too long 17 17
-rows over the limit, kept – 6
+rows over the limit, kept 0 6
 tokens 34,985 2,801
 tokens trained on 7,654
-Test rows that are also training rows: 3 word for word, 11 but for case
-11 test rows are among the training rows too
+12 of 1,300 test rows (0.9%) are among the training rows: 3 word for word, 11 but for case, spaces and
+Training rows. 500 rows of 34,985 tokens; the longest has 120. 7,654 tokens are trained, 21.9% of all.
+17 of 517 rows (3.3%) met the limits: 17 left out; lost with them: 17 answers. 2 rows (0.4%) say the very
+12 test rows are among the training rows too
 1,000 optimizer steps, 2 epochs, 4,321 of 987,654 parameters trained.
 Loss 2.23 at step 1, 0.4318 at the end; lowest 0.4318 at step 1,000.
 1 logged loss was not finite.
@@ -143,18 +146,12 @@ def inputs(root: Path) -> dict[str, Path]:
     draws = mixed(answered([True] * 5), answered([False, True, True, True, False]), 4)
     draws = mixed(draws, answered([False] * 5), 5)
     lengths = [20 + i * 37 % 101 for i in range(500)]
-    shards = {
-        "rows": 500,
-        "tokens": 34985,
-        "trained_tokens": 7654,
-        "dropped": 17,
-        "truncated": 0,
-        "longest": 120,
-    }
+    limits = {"dropped": 17, "truncated": 0, "cut_tokens": 0, "over_limit": 0, "lost_answers": 17}
+    shards = {"rows": 500, "tokens": 34985, "trained_tokens": 7654, "longest": 120, "duplicates": 2, **limits}
     made: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "rows_train": ({"rows.jsonl": []}, {"rows": 517, "bad_rows": 1, "bad": [f"line 3: {HOSTILE}"]}),
         "rows_test": ({"rows.jsonl": rows()}, {"rows": 1300, "bad_rows": 0, "bad": []}),
-        "overlap": ({"overlap.json": {}}, {"exact_test_rows": 3, "normalised_test_rows": 11}),
+        "overlap": ({"overlap.json": {}}, OVERLAP),
         "shards_train": ({"shard-000000.safetensors": shard(lengths)}, shards),
         "shards_test": (
             {"shard-000000.safetensors": shard(lengths[:40])},
@@ -177,7 +174,7 @@ def job(root: Path, found: dict[str, Path], recipe: dict[str, Any] = RECIPE, run
     for i, path in enumerate(records.values()):
         versions = {"torch": "2.13.0", "peft": f"0.2{i // 6}"}
         path.write_text(json.dumps({**fixed, "seconds": 61.0 * i, "versions": versions}))
-    (root / "out").mkdir(exist_ok=True)
+    (root / "out").mkdir(exist_ok=True, parents=True)
     return Job(
         {"recipe": recipe}, found, {}, root / "out", root / "work", root / "pieces", run_records=records
     )

@@ -263,7 +263,8 @@ class _Products:
     def _report(self, found: dict[str, Node]) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
         roles = [
-            *("rows_train", "rows_test", "overlap", "shards_train", "shards_test", "adapter", "merged"),
+            *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
+            *("adapter", "merged"),
             *("base", "greedy", "predictions", "voted", "scores"),
         ]
         inputs = {role: found[role] for role in roles if role in found}

@@ -11,6 +11,7 @@ from workflow.report.charts import Histogram, histograms
 from workflow.report.inputs import Inputs
 from workflow.report.page import render
 from workflow.report.recipe import as_yaml, title
+from workflow.report.rows import sentences, training_rows
 from workflow.report.runs import libraries, timings
 from workflow.report.samples import samples
 from workflow.report.training import read_training
@@ -43,6 +44,8 @@ def make(job: Job) -> dict[str, Any]:
         lengths=_lengths(inputs),
         training=read_training(inputs),
         samples=shown,
+        rows_shown=training_rows(inputs),
+        said=sentences(inputs),
         timings=timings(inputs),
         libraries=libraries(inputs),
     )
