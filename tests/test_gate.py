@@ -102,8 +102,8 @@ def test_sentences(tmp_path: Path) -> None:
         f"2 rows of {2 * size} tokens; the longest has {size}.",
         f"4 tokens are trained, {2 / size:.1%} of all.",
         "Every row has a trained token, and all that is trained ends where generation stops.",
-        "1 of 3 rows (33.3%) met the limits: 1 left out; lost with them: 1 answers.",
-        "1 rows (50.0%) say the very same as another before them, prompt and answer.",
+        "1 of 3 rows (33.3%) met the limits: 1 left out; lost with them: 1 answer.",
+        "1 row (50.0%) repeating another before, prompt and answer.",
     ]
     found = {"test_rows": 1000, "contaminated_test_rows": 0, "longest_match": 0}
     assert list(of_overlap(found)) == ["None of the 1,000 test rows is among the training rows."]

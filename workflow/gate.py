@@ -65,6 +65,10 @@ def _over(count: int, total: int, allowed: float | None) -> bool:
     return allowed is not None and count > allowed * total
 
 
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def share(count: int, total: int) -> str:
     """A share in per cent with one decimal; only 0 reads as 0.0%, only 1 as 100.0%."""
     percent = f"{count / total:.1%}" if total else "0.0%"
@@ -76,7 +80,7 @@ def share(count: int, total: int) -> str:
 def of_rows(counts: Mapping[str, Any], train: bool) -> Iterator[str]:
     """What `shards` counted of a split, one plain sentence after the other."""
     rows, tokens = counts["rows"], counts["tokens"]
-    yield f"{rows:,} rows of {tokens:,} tokens; the longest has {counts['longest']:,}."
+    yield f"{_many(rows, 'row')} of {tokens:,} tokens; the longest has {counts['longest']:,}."
     if train:
         trained = counts["trained_tokens"]
         yield f"{trained:,} tokens are trained, {share(trained, tokens)} of all."
@@ -84,7 +88,7 @@ def of_rows(counts: Mapping[str, Any], train: bool) -> Iterator[str]:
     yield _limits(counts, train)
     if counts["duplicates"]:
         again, said = counts["duplicates"], "prompt and answer" if train else "prompt"
-        yield f"{again:,} rows ({share(again, rows)}) say the very same as another before them, {said}."
+        yield f"{_many(again, 'row')} ({share(again, rows)}) repeating another before, {said}."
     else:
         yield "No two rows say the very same."
 
@@ -98,8 +102,8 @@ def _limits(counts: Mapping[str, Any], train: bool) -> str:
     if not met:
         return "No row is over the limits."
     hit = sum(counts[kind] for kind in kinds)
-    lost = [f"{counts['cut_tokens']:,} tokens"] if counts["cut_tokens"] else []
-    lost += [f"{counts['lost_answers']:,} answers"] if train else []
+    lost = [_many(counts["cut_tokens"], "token")] if counts["cut_tokens"] else []
+    lost += [_many(counts["lost_answers"], "answer")] if train else []
     ending = f"; lost with them: {', '.join(lost)}" if lost else ""
     return f"{hit:,} of {total:,} rows ({share(hit, total)}) met the limits: {', '.join(met)}{ending}."
 

@@ -67,15 +67,15 @@ def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     steps = {"tuning": "greedy_vs_base"} if recipe.get("tuning") else {}
     steps |= {"voting": "voted_vs_single"} if scores.draws > 1 else {}
     gains = [_gain(scores, step, test) for step, test in steps.items() if test in scores.tests]
-    gains += [
+    of_texts = [
         _text_gain(f"{step} ({metric})", found, test)
         for metric, found in scores.text_metrics.items()
         for step, test in steps.items()
         if test in found.tests
     ]
-    if gains:
-        words = ", ".join(f"{gain.step} {gain.points} points" for gain in gains)
-        return Verdict(words[0].upper() + words[1:] + ".", gains)
+    if gains or of_texts:
+        words = ", ".join(f"{gain.step} {gain.points} points" for gain in gains or of_texts[:1])
+        return Verdict(words[0].upper() + words[1:] + ".", [*gains, *of_texts])
     if not scores.systems:
         metric, found = next(iter(scores.text_metrics.items()))
         own = found.systems["greedy"]
