@@ -10,6 +10,7 @@ import pytest
 from test_conversations import CHAT, TALK, row, turns
 from token_rows import job, tokenizer
 from token_rows import row as single
+from workspace import folder
 
 from workflow.errors import BuildError
 from workflow.gate import of_overlap, of_rows, share
@@ -90,6 +91,29 @@ def test_stop_strings_of_plain_text_are_seen(tmp_path: Path) -> None:
     work.renderer.stop = "### Ende"
     with pytest.raises(BuildError, match="row r1: what is trained ends with 'e', where no generation"):
         work.rows(asked)
+
+
+def test_rows_that_are_trained_whole_do_not_hide_each_other(tmp_path: Path) -> None:
+    rows = [{**row([]), "id": f"r{n}", "target": {"text": "从前有座山"[:n]}} for n in range(1, 6)]
+    one = job(tmp_path, rows)
+    one.slice.update(chat_template="plain", train_on="all")
+    one.sources["template"].write_text("{% block assistant %}{{ text }}{% endblock %}")
+    counts = shards.make(one)
+    assert counts["trained_tokens"] == counts["tokens"] and counts["rows"] == 5
+
+
+def test_training_waits_for_the_gate_of_its_rows_and_for_no_test_row(tmp_path: Path) -> None:
+    place = folder(tmp_path / "w")
+    place.edit("small.yaml", "voting:", "gate: {max_duplicates: 0.1, max_contaminated: 0.1}\nvoting:")
+    graph = place.graph("small")
+    behind = {name: {node.product for node in graph.node(name).closure()} for name in ("adapter", "scores")}
+    assert graph.node("shards_train") in graph.node("adapter").inputs.values()
+    assert "overlap" in behind["scores"] and "overlap" not in behind["adapter"]
+    place.edit("data/test.jsonl", "A", "B")
+    again = place.graph("small")
+    same = {name for name in graph.products if graph.node(name).address == again.node(name).address}
+    assert {"shards_train", "adapter", "merged"} <= same
+    assert not same & {"rows_test", "overlap", "scores", "report"}
 
 
 def test_sentences(tmp_path: Path) -> None:
