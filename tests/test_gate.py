@@ -66,7 +66,9 @@ def test_answers_lost(tmp_path: Path) -> None:
     long = {**row([*TALK[:-1], {"role": "assistant", "content": "答" * 500}]), "id": "r2"}
     counts = counted(tmp_path / "drop", [row(talk), long], **every, overflow="drop", limits=whole["tokens"])
     assert (counts["dropped"], counts["lost_answers"], counts["rows"]) == (1, 3, 1)
-    assert counted(tmp_path / "test", [row(talk)], "test", **short)["lost_answers"] == 0
+    asked = counted(tmp_path / "asked", [row(talk)], "test", **every)["tokens"]
+    counts = counted(tmp_path / "test", [row(talk)], "test", **{**short, "limits": asked - 1})
+    assert (counts["truncated"], counts["lost_answers"]) == (1, 0)
 
 
 def asking(tmp_path: Path, **chosen: Any) -> tuple[Tokenizing, list[Any]]:

@@ -84,6 +84,14 @@ def test_what_many_problems_share_is_no_leak() -> None:
     assert len(found(train, test, ["one problem"] * len(test))[0]) == COMMON + 1
 
 
+def test_texts_of_one_row_stay_apart() -> None:
+    chance = random.Random(5)
+    one, other = sentence(chance, 10), sentence(chance, 12)
+    leaks = Leaks([Told("t", "t", [one, other])])
+    leaks.show([Told("r", "", [f"{other} {one}"])])
+    assert leaks.found() == ([("r", "t", 1.0, 12)], 12)
+
+
 def test_short_and_no_rows() -> None:
     assert found(["a b c"], ["a b c", ""]) == ([], 0)
     assert found([], []) == ([], 0)

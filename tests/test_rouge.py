@@ -23,7 +23,7 @@ from workflow.show import table
 from workflow.store.build import Job
 from workflow.text_scores import paired, resampled
 
-WORDS = "the cats cat sat sitting on mats mat dogs were running quickly, and slept. It's\n".split(" ")
+WORDS = "the cats cat sat sitting on mats mat dogs were running quickly, and slept. It's\n his hi".split(" ")
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=12), st.lists(st.sampled_from(WORDS), max_size=12))
@@ -47,6 +47,13 @@ def test_chinese_is_compared_by_character() -> None:
     [pairs] = Rouge(["rouge2"], True).f1([one], other)
     assert pairs == pytest.approx(3 / 5)  # 今天, 去北, 北京
     assert RougeScorer(["rouge1"]).score(one, other)["rouge1"].fmeasure == 0  # which knows no such letters
+
+
+def test_stems_are_of_english_words() -> None:
+    assert Rouge(["rouge1"], True).f1(["walking"], "walked") == [1]
+    assert Rouge(["rouge1"], False).f1(["walking"], "walked") == [0]
+    assert Rouge(["rouge1"], True).f1(["études"], "étude") == [0]
+    assert Rouge(["rouge1"], True).f1(["Études"], "études") == [1]
 
 
 def test_the_best_reference_counts_and_nothing_said_is_0() -> None:
