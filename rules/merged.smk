@@ -15,7 +15,7 @@ rule merged:
         "logs/merged/{address}.log",
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
     message:
         "{rule} {because:{wildcards.address}}"
     shell:

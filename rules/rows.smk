@@ -1,7 +1,7 @@
 """Rows: the data of a recipe, one product per split, and what two splits have in common.
 
 INPUTS:  data files (found through the plan)
-OUTPUTS: rows.jsonl; overlap.json
+OUTPUTS: rows.jsonl, cuts.json; overlap.json
 """
 
 
@@ -20,6 +20,23 @@ rule rows:
         "{rule} {because:{wildcards.address}}"
     shell:
         "exec tunemake rows --address {wildcards.address:q} --log {log:q} --threads {threads}"
+
+
+rule mixture:
+    """Put the rows of several sources together; leave out duplicates, take a sample."""
+    input:
+        unpack(inputs_of("mixture")),
+    output:
+        f"{STORE}/mixture/{{address}}.stamp",
+    log:
+        "logs/mixture/{address}.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+    message:
+        "{rule} {because:{wildcards.address}}"
+    shell:
+        "exec tunemake mixture --address {wildcards.address:q} --log {log:q} --threads {threads}"
 
 
 rule overlap:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from accidents import build
+from forked_training import Forks
 from workspace import Folder, folder
 from zygote import Zygote
 
@@ -24,3 +25,11 @@ def made(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     place = folder(tmp_path_factory.mktemp("made") / "it")
     build(zygote, place)
     return place
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Forks]:
+    """Real trainings whose ranks start in a moment."""
+    started = Forks()
+    yield started
+    started.close()

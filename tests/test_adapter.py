@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_training import FULL, LORA, check_adapter, job, losses, start, token_rows, trained, write_inputs
+from forked_training import Forks
+from tiny_training import FULL, LORA, check_adapter, job, losses, start, trained, write_inputs
 
 from workflow.errors import BuildError
 from workflow.products import adapter
-from workflow.tokens import TokenRow, read_rows
+from workflow.tokens import read_rows
 from workflow.training.program import explain, leave_error
-from workflow.training.spec import Batching, Spec, batching, optimizer_steps
-from workflow.training.stream import Collator, Stream, order
+from workflow.training.spec import Batching, Spec, batching
+from workflow.training.stream import order
 
 
 def spec(tmp_path: Path, **changes: Any) -> Spec:
@@ -24,7 +25,7 @@ def spec(tmp_path: Path, **changes: Any) -> Spec:
         "slice": {"deepspeed": None}, "shards": "", "model": "", "out": "",
         "folder": str(tmp_path), "resume": None,
         "micro_batch": 4, "accumulation": 1, "gradient_checkpointing": False, "save_steps": 1,
-        "keep_checkpoints": 1,
+        "save_epochs": None, "keep_checkpoints": 1,
     }  # fmt: skip
     return Spec(**(given | changes))
 
@@ -47,46 +48,6 @@ def test_a_batch_that_cannot_be_spread_names_what_can() -> None:
         batching(12, 2, 4)
 
 
-def test_steps_are_those_of_one_stream_of_all_epochs() -> None:
-    assert optimizer_steps(26, 3, 4) == 20  # 78 rows, not three times ceil(26 / 4)
-
-
-# --- order ----------------------------------------------------------------------------------------------
-
-
-def test_each_epoch_is_another_permutation() -> None:
-    positions = order(50, 2, 7)
-    assert sorted(positions[:50]) == sorted(positions[50:]) == list(range(50))
-    assert positions[:50] != positions[50:]
-    assert positions == order(50, 2, 7) != order(50, 2, 8)
-    assert positions[:50] == order(50, 1, 7)
-
-
-def test_a_stream_is_the_order_then_blank_rows() -> None:
-    rows = token_rows(5)
-    stream = Stream(rows, 1, 3, 4)
-    assert len(stream) == 8
-    assert [row.id if row else None for row in map(stream.__getitem__, range(8))] == [
-        *(row.id for row in longest_first(rows, order(5, 1, 3))), None, None, None,
-    ]  # fmt: skip
-
-
-def longest_first(rows: list[TokenRow], positions: list[int], size: int = 4) -> list[TokenRow]:
-    """Batches as they are, each with its longest rows first."""
-    batches = [positions[i : i + size] for i in range(0, len(positions), size)]
-    return [rows[i] for batch in batches for i in sorted(batch, key=lambda i: -len(rows[i].input_ids))]
-
-
-def test_a_batch_has_the_rows_of_the_order_whatever_their_lengths() -> None:
-    rows = token_rows(26)
-    stream, positions = Stream(rows, 3, 3, 8), order(26, 3, 3)
-    for i in range(0, len(stream), 8):
-        batch = [row for row in map(stream.__getitem__, range(i, i + 8)) if row]
-        assert sorted(row.id for row in batch) == sorted(rows[p].id for p in positions[i : i + 8])
-        lengths = [len(row.input_ids) for row in batch]
-        assert lengths == sorted(lengths, reverse=True)
-
-
 def test_a_rank_that_was_killed_is_explained() -> None:
     assert "(signal 9): is main memory or the disk full?" in adapter._unexplained(-9)
 
@@ -95,24 +56,14 @@ def test_a_rank_that_was_killed_is_explained() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stage", [None, 2])
 def test_adapters_are_float32_and_the_last_step_is_logged(
-    tmp_path: Path, inputs: dict[str, Path], stage: int | None
+    tmp_path: Path, inputs: dict[str, Path], server: Forks, stage: int | None
 ) -> None:
     from safetensors.torch import load_file
 
-    given = job(tmp_path, inputs, stage=stage, dtype="bfloat16", log_steps=5)
-    trained(given)
+    server.train(job(tmp_path, inputs, stage=stage, dtype="bfloat16", log_steps=5))
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float32"}
     assert [line["step"] for line in losses(tmp_path)] == [1, 5, 7]
-
-
-@pytest.mark.slow
-def test_a_blank_row_has_one_token_and_no_label() -> None:
-    row = TokenRow("a", np.array([5, 0, 7], np.int32), np.array([0, 1, 1], np.uint8), 1)
-    batch = Collator(0)([row, None])
-    assert batch["input_ids"].tolist() == [[5, 0, 7], [0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]  # a token equal to padding is a token
-    assert batch["labels"].tolist() == [[-100, 0, 7], [-100, -100, -100]]
 
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -158,8 +109,29 @@ def test_fewer_gpus_than_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_deepspeed_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "find_spec", lambda name: None)
-    with pytest.raises(BuildError, match="deepspeed is not installed .* pip install deepspeed"):
+    with pytest.raises(
+        BuildError, match="deepspeed is not installed but the recipe asks for it: pip install deepspeed"
+    ):
         adapter.make(job(tmp_path, {}, stage=2))
+
+
+def test_missing_packages_are_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "find_spec", lambda name: None)
+    tracked = job(tmp_path / "a", {}, execution={"report_to": ["comet_ml"]})
+    with pytest.raises(
+        BuildError, match="comet-ml is not installed but execution.report_to asks for it: pip"
+    ):
+        adapter.make(tracked)
+    with pytest.raises(BuildError, match="bitsandbytes is not installed but training.optimizer asks for it"):
+        adapter.make(job(tmp_path / "b", {}, optimizer="paged_adamw_8bit"))
+
+
+def test_nvme_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "find_library", lambda name: None)
+    with pytest.raises(BuildError, match="needs the library libaio"):
+        adapter.make(job(tmp_path, {}, stage=3, offload={"offload_optimizer": "nvme"}))
 
 
 def test_a_batch_that_two_processes_cannot_share_starts_nothing(tmp_path: Path) -> None:
@@ -203,10 +175,7 @@ def by_hand(inputs: dict[str, Path], training: dict[str, Any]) -> tuple[list[flo
     model = AutoModelForCausalLM.from_pretrained(inputs["model"])
     rows = list(read_rows(inputs["shards"]))
     positions = order(len(rows), training["epochs"], training["seed"])
-    size, steps = (
-        training["batch_size"],
-        optimizer_steps(len(rows), training["epochs"], training["batch_size"]),
-    )
+    size, steps = training["batch_size"], math.ceil(len(positions) / training["batch_size"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=training["learning_rate"], weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     seen = []
@@ -233,8 +202,8 @@ def by_hand(inputs: dict[str, Path], training: dict[str, Any]) -> tuple[list[flo
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_way_to_run_is_plain_adamw(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    """Micro batches, ranks and engines change no loss and no weight; two trainings at once do not meet."""
+def test_every_way_to_run_is_plain_adamw(tmp_path: Path, inputs: dict[str, Path], server: Forks) -> None:
+    """Micro batches, ranks and engines change no loss and no weight."""
     from safetensors.torch import load_file
 
     ways: dict[str, dict[str, Any]] = {
@@ -247,8 +216,8 @@ def test_every_way_to_run_is_plain_adamw(tmp_path: Path, inputs: dict[str, Path]
         for name, way in ways.items()
     }
     expected, weights = by_hand(inputs, jobs["ranks"].slice["training"])
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(trained, jobs.values()))
+    for each in jobs.values():
+        server.train(each)
     for name in jobs:
         found = [line["loss"] for line in losses(tmp_path / name)]
         assert found == pytest.approx(expected, rel=1e-5), name
@@ -261,6 +230,7 @@ def test_every_way_to_run_is_plain_adamw(tmp_path: Path, inputs: dict[str, Path]
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_from_scratch_is_the_same_model_under_zero_3(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    """By the real launcher; two trainings at once do not meet."""
     from transformers import AutoModelForCausalLM
 
     scratch = {**inputs, "model": inputs["scratch"]}

@@ -53,3 +53,19 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
         "checkpoint-100",
         "checkpoint-final",
     ]
+
+
+def test_what_a_kept_checkpoint_needs_is_kept_too(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        checkpoint(tmp_path, step)
+    rotate(tmp_path, 1, lambda newest: tmp_path / "checkpoint-4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8"]
+
+
+def test_one_that_lacks_what_it_needs_is_left_out(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("damaged")
+    needs = {6: 4, 4: 4, 2: 2}
+    found = newest_whole(tmp_path, lambda one: tmp_path / f"checkpoint-{needs[int(one.name[11:])]}")
+    assert found == tmp_path / "checkpoint-2"

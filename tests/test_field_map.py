@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,33 @@ HUB_DATA = MAIN.replace(
 )
 SPLIT = MAIN.replace("  test: {path: data/test.jsonl, format: round1}\n", "  split: {test: 0.5, seed: 1}\n")
 PLAIN = MAIN.replace("max_length: 256", "chat_template: plain, max_length: 256")
+SAMPLED = MAIN.replace("train.jsonl, format: round1", "train.jsonl, format: round1, sample: {n: 5, seed: 2}")
+TOGETHER = MAIN.replace(
+    "train: {path: data/train.jsonl, format: round1}",
+    "train: {format: mixture, sources: {one: {path: data/train.jsonl, format: round1}}}",
+)
 PAIR = MAIN.replace("max_length: 256", "max_source_length: 200, max_target_length: 60")
+LORA = "method: lora, r: 8, lora_alpha: 32, target_modules: all-linear"
+QKV = MAIN.replace("all-linear", "[q_proj, v_proj]")
+TRAINED_ONLY = MAIN[: MAIN.index("sampling:")]
+STARTED = MAIN.replace("method: lora", "method: lora, initialise: {recipe: small}")
+OF = "of: {small: 0.5, same-small: 0.25}, combination: ties, density: 0.5, seed: 3"
+MIXED = MAIN.replace("method: lora", f"method: lora, initialise: {{{OF}}}")
+COMBINED = re.sub("(  train|training|deepspeed): .*\n", "", MAIN.replace(LORA, f"method: combined, {OF}"))
+PLUS = MAIN.replace("method: lora", "method: lora_plus, learning_rate_ratio: 4")
+PISSA = MAIN.replace("method: lora", "method: pissa, iterations: 3")
+QLORA = MAIN.replace("method: lora", "method: qlora, quantization: {type: nf4}")
+IA3 = MAIN.replace(
+    LORA, "method: ia3, target_modules: [up_proj, down_proj], feedforward_modules: [down_proj]"
+)
+P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
+PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
 SHA = "sha256: " + "0" * 64
+HELD_OUT = MAIN.replace(
+    "epochs: 1",
+    "epochs: 1, validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}",
+)
+OWN_CONFIG = MAIN.replace("zero_stage: 2", "zero_stage: 2, config: ds.json")
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,12 @@ def _where(text: str) -> Edit:
     recipe = MAIN.replace("{path: data/train.jsonl, format: round1}", plain)
     new = plain.replace("present: true", text if text.startswith("present") else f"present: true, {text}")
     return Edit(f"dataset.train.where.{text.split(':')[0]}", plain, new, recipe)
+
+
+def _schedule(name: str, field: str, old: str, new: str, more: str = "warmup_steps: 1") -> Edit:
+    """A parameter that one shape of the learning rate has."""
+    recipe = MAIN.replace("epochs: 1", f"epochs: 1, lr_scheduler: {{name: {name}, {more}, {field}: {old}}}")
+    return Edit(f"training.lr_scheduler.{field}", f"{field}: {old}", f"{field}: {new}", recipe)
 
 
 EDITS = [
@@ -128,6 +160,12 @@ EDITS = [
     Edit("dataset.train.id", "id: key", "id: text", COLUMNS),
     Edit("dataset.train.gold", "gold: answer", "gold: text", COLUMNS),
     Edit("dataset.test.bad_rows", "test.jsonl, format: round1", "test.jsonl, format: round1, bad_rows: 1"),
+    Edit("dataset.train.sample.n", "n: 5", "n: 6", SAMPLED),
+    Edit("dataset.train.sample.share", "n: 5", "share: 0.5", SAMPLED),
+    Edit("dataset.train.sample.seed", "seed: 2", "seed: 3", SAMPLED),
+    Edit("dataset.train.sample.deduplicate", "n: 5", "n: 5, deduplicate: true", SAMPLED),
+    Edit("dataset.train.sample.repeat", "n: 5", "n: 5, repeat: 2", SAMPLED),
+    Edit("dataset.train.sources", "{one:", "{two: {path: data/copy.jsonl, format: round1}, one:", TOGETHER),
     Edit("dataset.split.test", "test: 0.5", "test: 0.25", SPLIT),
     Edit("dataset.split.seed", "seed: 1}", "seed: 2}", SPLIT),
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
@@ -145,24 +183,83 @@ EDITS = [
     Edit("model.base", "org/model", "org/other", HUB),
     Edit("model.revision", "a" * 40, "b" * 40, HUB),
     Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),
-    Edit("tuning.method", "method: lora, r: 8, lora_alpha: 32, target_modules: all-linear", "method: full"),
+    Edit("tuning.method", LORA, "method: full"),
     Edit("tuning.r", "r: 8", "r: 4"),
     Edit("tuning.lora_alpha", "lora_alpha: 32", "lora_alpha: 16"),
     _add("tuning.lora_dropout", "lora_dropout: 0.1"),
     Edit("tuning.target_modules", "all-linear", "[q_proj]"),
+    _add(
+        "tuning.modules_to_save", "modules_to_save: [lm_head]", MAIN.replace("zero_stage: 3", "zero_stage: 2")
+    ),
+    _add("tuning.rank_pattern", "rank_pattern: {q_proj: 2}"),
+    _add("tuning.alpha_pattern", "alpha_pattern: {q_proj: 2}"),
+    _add("tuning.layers_to_transform", "layers_to_transform: [0]", QKV),
+    _add("tuning.bias", "bias: lora_only"),
+    Edit("tuning.initialise.recipe", "{recipe: small}", "{recipe: same-small}", STARTED),
+    Edit("tuning.learning_rate_ratio", "ratio: 4", "ratio: 5", PLUS),
+    Edit("tuning.iterations", "iterations: 3", "iterations: 4", PISSA),
+    Edit("tuning.quantization.type", "type: nf4", "type: fp4", QLORA),
+    Edit("tuning.quantization.double", "type: nf4", "type: nf4, double: true", QLORA),
+    Edit("tuning.merge_into", "method: qlora", "method: qlora, merge_into: original", QLORA),
+    Edit("tuning.feedforward_modules", "modules: [down_proj]", "modules: [up_proj]", IA3),
+    Edit("tuning.virtual_tokens", "virtual_tokens: 3", "virtual_tokens: 4", P_TUNING),
+    Edit("tuning.encoder", "virtual_tokens: 3", "virtual_tokens: 3, encoder: lstm", P_TUNING),
+    Edit("tuning.encoder_hidden_size", "hidden_size: 5", "hidden_size: 6", P_TUNING),
+    Edit("tuning.projection_hidden_size", "hidden_size: 5", "hidden_size: 6", PREFIX),
+    *(
+        Edit(f"{section}.{field}", old, new, recipe)
+        for section, recipe in (("tuning", COMBINED), ("tuning.initialise", MIXED))
+        for field, old, new in (
+            ("of", "small: 0.5", "small: 0.75"),
+            ("combination", "ties", "dare_ties"),
+            ("density", "density: 0.5", "density: 0.25"),
+            ("seed", "seed: 3}", "seed: 4}"),
+        )
+    ),
     Edit("training.epochs", "epochs: 1", "epochs: 2"),
     Edit("training.learning_rate", "3e-3", "4e-3"),
-    _add("training.lr_scheduler", "lr_scheduler: cosine"),
-    _add("training.warmup_ratio", "warmup_ratio: 0.5"),
+    Edit("training.max_steps", "epochs: 1", "max_steps: 5"),
+    _add("training.lr_scheduler.name", "lr_scheduler: cosine"),
+    _add("training.lr_scheduler.warmup_ratio", "lr_scheduler: {name: linear, warmup_ratio: 0.5}"),
+    _add("training.lr_scheduler.warmup_steps", "lr_scheduler: {name: linear, warmup_steps: 5}"),
+    _schedule("cosine_with_restarts", "num_cycles", "2", "3"),
+    _schedule("cosine_with_min_lr", "min_lr_rate", "0.1", "0.2"),
+    _schedule("polynomial", "power", "2", "3"),
+    _schedule("polynomial", "lr_end", "0", "1e-9", "power: 2"),
+    _schedule("inverse_sqrt", "timescale", "20", "30"),
+    _schedule("warmup_stable_decay", "decay_ratio", "0.1", "0.2"),
+    _schedule("warmup_stable_decay", "min_lr_ratio", "0", "0.1", "decay_ratio: 0.1"),
+    _add("training.optimizer.name", "optimizer: adamw_fused"),
+    _add("training.optimizer.weight_decay", "optimizer: {name: adamw, weight_decay: 0.1}"),
+    _add("training.optimizer.beta1", "optimizer: {name: adamw, beta1: 0.8}"),
+    _add("training.optimizer.beta2", "optimizer: {name: adamw, beta2: 0.99}"),
+    _add("training.optimizer.epsilon", "optimizer: {name: adamw, epsilon: 1e-6}"),
+    _add("training.packing.length", "packing: {length: 300}"),
+    _add("training.group_by_length", "group_by_length: true"),
+    _add("training.tf32", "tf32: true"),
+    Edit("training.validation.rows", "rows: 2", "rows: 3", HELD_OUT),
+    Edit("training.validation.share", "rows: 2", "share: 0.1", HELD_OUT),
+    Edit("training.validation.seed", "rows: 2", "rows: 2, seed: 1", HELD_OUT),
+    Edit("training.validation.every_steps", "every_steps: 5", "every_steps: 6", HELD_OUT),
+    Edit("training.validation.every_epochs", "every_steps: 5", "every_epochs: 1", HELD_OUT),
+    Edit("training.validation.keep", "keep: best", "keep: last", HELD_OUT),
+    Edit("training.validation.early_stopping.patience", "patience: 2", "patience: 3", HELD_OUT),
+    Edit(
+        "training.validation.early_stopping.min_delta", "patience: 2", "patience: 2, min_delta: 0.1", HELD_OUT
+    ),
     Edit("training.batch_size", "batch_size: 8", "batch_size: 4"),
-    _add("training.weight_decay", "weight_decay: 0.1"),
-    _add("training.adam_beta1", "adam_beta1: 0.8"),
-    _add("training.adam_beta2", "adam_beta2: 0.99"),
-    _add("training.adam_epsilon", "adam_epsilon: 1e-6"),
     _add("training.max_grad_norm", "max_grad_norm: 0.5"),
     Edit("training.log_steps", "log_steps: 2", "log_steps: 1"),
     Edit("training.seed", "seed: 1}", "seed: 2}"),
     Edit("deepspeed.zero_stage", "zero_stage: 2", "zero_stage: 3"),
+    Edit("deepspeed.offload_optimizer", "zero_stage: 2", "zero_stage: 2, offload_optimizer: cpu"),
+    Edit(
+        "deepspeed.offload_parameters",
+        "zero_stage: 3",
+        "zero_stage: 3, offload_parameters: cpu",
+        MAIN.replace("zero_stage: 2", "zero_stage: 3"),
+    ),
+    Edit("deepspeed.config", "config: ds.json", "config: same.json", OWN_CONFIG),
     Edit("sampling.n", "n: 3", "n: 5"),
     Edit("sampling.temperature", "temperature: 1.0", "temperature: 0.5"),
     _add("sampling.top_p", "top_p: 0.5"),
@@ -170,6 +267,7 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
+    _add("sampling.engine", "engine: transformers"),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),
@@ -183,6 +281,9 @@ EDITS = [
     _add("execution.micro_batch", "micro_batch: 2"),
     _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),
     _add("execution.save_steps", "save_steps: 1"),
+    _add("execution.save_epochs", "save_epochs: 1"),
+    _add("execution.report_to", "report_to: [tensorboard]"),
+    _add("execution.nvme_path", "nvme_path: /fast"),
     _add("execution.keep_checkpoints", "keep_checkpoints: 1"),
     _add("execution.gpu_memory_utilization", "gpu_memory_utilization: 0.5"),
     _add("execution.max_model_len", "max_model_len: 400"),
@@ -206,7 +307,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> workspace.Folder:
     shutil.copytree(recipes / "models/tiny-qwen2", recipes / "models/copy")
     (recipes / "data/alpaca.json").write_text('[{"instruction": "a", "output": "b"}]')
     (recipes / "data/table.csv").write_text("text,answer,key\na,b,c\nd,e,f\n")
+    for name in ("ds.json", "same.json"):
+        (recipes / name).write_text('{"wall_clock_breakdown": false}')
     (recipes / "same-base.yaml").write_text(workspace.BASE)
+    (recipes / "same-small.yaml").write_text(workspace.RECIPE)
     return found
 
 
@@ -279,7 +383,7 @@ def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: 
     differ = {told[0][a][0] for a in told[0].keys() & told[1].keys() if told[0][a] != told[1][a]}
     allowed = {
         "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
-        "model": {"model", "tokenizer"},
+        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"},
     }  # fmt: skip
     seen = declared(edit) & {EXECUTION, SOURCE}
     assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())

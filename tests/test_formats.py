@@ -115,8 +115,8 @@ def test_columns() -> None:
         "format": "columns", "prompt": {"text": "Text"}, "target": {"label": "L"}, "id": "n", "gold": "g",
     }  # fmt: skip
     [row] = rows_of({"Text": "t", "n": 7, "g": 2, "L": "x"}, **source)
-    assert row == Row({"text": "t"}, {"label": "x"}, ["2"], "7")
-    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row({"text": ""}, {}, [], "a")
+    assert row == Row(prompt={"text": "t"}, target={"label": "x"}, gold=["2"], id="7")
+    assert rows_of({"Text": "", "n": "a", "g": ""}, **source)[0] == Row(prompt={"text": ""}, id="a")
     for change, message in (
         ({"Text": None}, "Text: missing; the row has Text, n"),
         ({"n": ""}, "n: an id must be"),

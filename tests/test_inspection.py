@@ -64,6 +64,20 @@ def test_what_a_build_would_stop_at_is_told() -> None:
     assert f"recipes/gone.jsonl: no such file; put the file with SHA-256 {digest} there" in describe(PATH)[1]
 
 
+def test_a_deepspeed_file_against_the_recipe_stops_before_anything_is_made() -> None:
+    Path("recipes/ds.json").write_text('{"train_batch_size": 64, "zero_optimization": {"stage": 3}}')
+    PATH.write_text(
+        RECIPE.replace("test: {path", "train: {target: {a: g}, path").replace(", gold: g", "")
+        + "tuning: {method: full}\n"
+        "training: {epochs: 1, batch_size: 8, learning_rate: 1e-3, seed: 1}\n"
+        "deepspeed: {zero_stage: 2, config: ds.json}\n"
+    )
+    assert describe(PATH)[1][-1] == (
+        "deepspeed.config contradicts the recipe: train_batch_size is 64, training.batch_size says 8; "
+        "zero_optimization.stage is 3, deepspeed.zero_stage says 2"
+    )
+
+
 def test_the_command_fails_where_a_build_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(PATH)]) == 2
     printed = capsys.readouterr()

@@ -32,6 +32,24 @@ BEYOND_SCHEMA = {"bad-regex", "regex-without-group", "revision-main", "revision-
 BEYOND_SCHEMA |= {"tuning-without-training", "test-and-split", "two-kinds-of-limit"}
 BEYOND_SCHEMA |= {"condition-without-question", "parse-and-history", "accuracy-without-voting"}
 BEYOND_SCHEMA |= {"data-of-a-branch", "digest-of-hub-data"}
+BEYOND_SCHEMA |= {"epochs-and-steps", "no-length", "two-warm-ups", "adafactor-sharded", "paged-and-offloaded"}
+BEYOND_SCHEMA |= {
+    "offload-without-shards",
+    "weights-offloaded-at-stage-2",
+    "nvme-without-path",
+    "two-ways-to-save",
+}
+BEYOND_SCHEMA |= {"pack-too-short", "packed-and-grouped", "validation-share-and-rows"}
+BEYOND_SCHEMA |= {
+    "qlora-zero-3",
+    "saved-zero-3",
+    "pissa-zero-3",
+    "prompt-zero-3",
+    "prompt-sampling",
+    "prompt-packed",
+}
+BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
+BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

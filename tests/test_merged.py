@@ -298,9 +298,9 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_dora": True}, "use_dora: DoRA is not merged yet"),
-        ({"bias": "lora_only"}, "bias is 'lora_only'"),
-        ({"bias": "all"}, "bias is 'all'"),
+        ({"use_dora": True}, "lora_magnitude_vector"),
+        ({"bias": "lora_only"}, "self_attn.k_proj.bias is in bias but not in the adapter"),
+        ({"bias": "all"}, "self_attn.k_proj.bias is in bias but not in the adapter"),
         ({"lora_bias": True}, "lora_bias: biases"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out: transposed"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices: trained token rows"),
@@ -308,7 +308,7 @@ def test_import_is_light() -> None:
         ({"layer_replication": [[0, 2]]}, "layer_replication: replicated"),
         ({"kasa_config": {"beta": 1}}, "kasa_config: this variant"),
         ({"a_key_of_next_year": 1}, "a_key_of_next_year: this variant"),
-        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'; only LORA and IA3 are merged"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' changes the base"),
         ({"r": 4}, "with rank 4 needs"),
         ({"r": 0}, "r of model.layers.0.mlp.down_proj is 0"),

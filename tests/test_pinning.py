@@ -49,7 +49,7 @@ def test_every_layout_is_kept(recipe: Path, layout: str, form: str) -> None:
 
 
 def test_digits_are_quoted(recipe: Path) -> None:
-    text = _with_digest(recipe, LAYOUTS[0] + TAIL, "test", "1" * 38 + "e" + "1" * 25)
+    text = _with_digest(recipe, LAYOUTS[0] + TAIL, ("dataset", "test"), "1" * 38 + "e" + "1" * 25)
     assert "sha256: '1111" in text
 
 

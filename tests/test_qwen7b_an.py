@@ -172,8 +172,8 @@ def test_values_are_the_tutorials() -> None:
         "method": "lora", "r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": TARGETS,
     }  # fmt: skip
     assert recipe["training"] == {
-        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": "linear", "batch_size": 4, "log_steps": 10,
-        "seed": 42,
+        "epochs": 1, "learning_rate": 1e-4, "lr_scheduler": {"name": "linear"}, "batch_size": 4,
+        "log_steps": 10, "seed": 42,
     }  # fmt: skip
     assert recipe["execution"] == {"micro_batch": 1, "gradient_checkpointing": True, "save_steps": 100}
     assert recipe["deepspeed"] == {"zero_stage": 2}
@@ -190,7 +190,9 @@ def test_values_are_the_tutorials() -> None:
 def test_defaults_it_relies_on_are_the_tutorials() -> None:
     training = load_recipe(RECIPE).training
     assert training is not None
-    assert (training.warmup_ratio, training.weight_decay, training.max_grad_norm) == (0, 0, 1)
+    schedule, optimizer = training.lr_scheduler, training.optimizer
+    assert (schedule.warmup_ratio, schedule.warmup_steps, training.max_grad_norm) == (0, 0, 1)
+    assert (optimizer.name, optimizer.weight_decay) == ("adamw", 0)
 
 
 def test_graph_draws_without_data_and_without_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,23 +274,21 @@ def test_text_in_the_input_column_is_refused(folder: Path, small: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers
 def test_target_modules_are_qwen2_7bs(qwen: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from peft import get_peft_model
 
-    from workflow.training.model import _with_adapter, check_target_modules, linear_modules
+    from workflow.training.methods import peft_config
+    from workflow.training.targets import check_names, empty_model, linear_modules
 
     tuning = load_recipe(RECIPE).tuning
     assert tuning is not None and tuning.method == "lora"
-    check_target_modules(qwen, tuning.target_modules)
+    check_names(tuning, qwen)
     with pytest.raises(BuildError, match=r"dense match nothing in the model.*down_proj.*q_proj"):
-        check_target_modules(qwen, ["q_proj", "dense"])
-    linear = list(linear_modules(qwen).values())
+        check_names(tuning.model_copy(update={"target_modules": ["q_proj", "dense"]}), qwen)
+    model = empty_model(qwen)
+    linear = list(linear_modules(model).values())
     assert {name: linear.count(name) for name in set(linear)} == dict.fromkeys(TARGETS, 28) | {"lm_head": 1}
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(qwen))
     assert sum(p.numel() for p in model.parameters()) == 7_615_616_512  # as published
-    adapted = _with_adapter(model, tuning)
+    adapted = get_peft_model(model, peft_config(tuning, tied=False))
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     wide, narrow, inner = 3584, 4 * 128, 18944  # q and o are square; k and v have 4 heads of 128
     per_layer = 8 * (2 * (wide + wide) + 2 * (wide + narrow) + 3 * (wide + inner))

@@ -16,7 +16,7 @@ import pytest
 from killing import Moments
 from tiny_predictions import SAMPLING, shards, some_prompts, tiny_model
 from tiny_store import Place
-from tiny_training import LORA, check_adapter, settings, write_inputs
+from tiny_training import LORA, check_adapter, engine, settings, write_inputs
 
 ENGINES = [pytest.param(None, 1, id="plain"), pytest.param(2, 2, id="zero2"), pytest.param(3, 2, id="zero3")]
 KILLS = [
@@ -96,8 +96,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     """With dropout, a warm-up, and checkpoints between two lines of the log."""
     slice = {
         "tuning": LORA,
-        "training": settings(epochs=2 + kills, log_steps=4, warmup_ratio=0.2),
-        "deepspeed": None if stage is None else {"zero_stage": stage},
+        "training": settings(
+            epochs=2 + kills, log_steps=4, lr_scheduler={"name": "linear", "warmup_ratio": 0.2}
+        ),
+        "deepspeed": engine(stage),
         "model": {"dtype": "float32"},
     }
     execution = {"processes": processes, "save_steps": 3}

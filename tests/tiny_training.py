@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from token_rows import write_shard
 
-from workflow.recipe.training import Training
+from workflow.recipe.leaf import slice_of
+from workflow.recipe.training import DeepSpeed, Training
 from workflow.store.build import Job, Resources
 from workflow.tokens import Rendering, TokenRow, write_rendering
 
@@ -38,11 +39,20 @@ def token_rows(count: int = ROWS, tokens: int = 12) -> list[TokenRow]:
 def settings(**changes: Any) -> dict[str, Any]:
     """The training section with every default, as a plan has it."""
     given: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 4, "seed": 3, "log_steps": 1}
-    return Training.model_validate(given | changes).model_dump(mode="json")
+    if "max_steps" in changes:
+        del given["epochs"]
+    return slice_of(Training.model_validate(given | changes), "adapter")
+
+
+def engine(stage: int | None, **more: Any) -> dict[str, Any] | None:
+    """The section deepspeed as a plan has it."""
+    return (
+        None if stage is None else slice_of(DeepSpeed.model_validate({"zero_stage": stage} | more), "adapter")
+    )
 
 
 def job(
-    root: Path, inputs: dict[str, Path], *, stage: int | None = None, processes: int = 1,
+    root: Path, inputs: dict[str, Path], *, stage: int | None = None, offload: Any = None, processes: int = 1,
     tuning: Any = LORA, dtype: str = "float32", execution: Any = None, **training: Any,
 ) -> Job:  # fmt: skip
     """A job as `build` makes it."""
@@ -53,7 +63,7 @@ def job(
         slice={
             "tuning": tuning,
             "training": settings(**training),
-            "deepspeed": None if stage is None else {"zero_stage": stage},
+            "deepspeed": engine(stage, **(offload or {})),
             "model": {"dtype": dtype},
         },
         inputs=inputs,

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -171,6 +172,20 @@ def weight_files(folder: Path) -> list[WeightFile]:
     return files
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two models have the same tensors, byte by byte; the first difference ends the reading."""
+    first, second = (
+        {t.name: (f, t) for f in weight_files(m) for t in f.tensors.values()} for m in (one, other)
+    )
+    same = (_bytes_of(*first[name]) == _bytes_of(*second[name]) for name in first)
+    return first.keys() == second.keys() and all(same)
+
+
+def _bytes_of(file: WeightFile, tensor: Tensor) -> tuple[str, bytearray]:
+    with file.path.open("rb", buffering=0) as reader:
+        return tensor.dtype, read_tensor(reader, tensor)
+
+
 def naming(names: list[str]) -> str:
     """Name the first three of many, and how many more there are, for an error message."""
     more = f" and {len(names) - 3} more are" if len(names) > 3 else " are" if len(names) > 1 else " is"
@@ -203,14 +218,21 @@ def rewrite(source: WeightFile, target: Path, edits: Mapping[str, Edit], done: C
     """Stream ``source`` to ``target``: the same header, then each tensor in file order.
 
     A tensor named in ``edits`` is read whole, changed in place by its edit (its length cannot change)
-    and written; the others pass through in pieces. ``done`` is called with each count of bytes written.
+    and written; the others pass through in pieces. ``done`` is called with each count of bytes handed to the
+    writing thread, which writes one piece while the next is read and edited.
     """
-    with source.path.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-        _write(writer, source.header)
+    with (
+        source.path.open("rb", buffering=0) as reader,
+        target.open("xb", buffering=0) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        written = thread.submit(_write, writer, source.header)
         for tensor in source.tensors.values():
             for piece in _edited(reader, tensor, edits.get(tensor.name)):
-                _write(writer, piece)
+                written.result()
+                written = thread.submit(_write, writer, piece)
                 done(len(piece))
+        written.result()
 
 
 def _edited(reader: BinaryIO, tensor: Tensor, edit: Edit | None) -> Iterator[bytes | bytearray]:

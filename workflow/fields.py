@@ -7,6 +7,7 @@ from typing import Any
 
 SECTIONS: dict[str, dict[str, str]] = {
     "rows": {"split": "dataset.split", "": "dataset.{split}"},
+    "mixture": {"": "dataset.{split}"},
     "shards": {"gate": "gate", "": "prompt"},
     "overlap": {"": "gate"},
     "tokenizer": {"hub": "model.base", "scratch": "model.base", "": "model"},
@@ -26,6 +27,7 @@ OWN = {("rows", "split.part"), ("shards", "split"), *((p, "scratch") for p in ("
 SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
+    "adapter": "deepspeed.config",
     "model": "model.base",
     "tokenizer": "model.base",
 }
@@ -68,5 +70,7 @@ def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
 
 
 def _split(section: str, name: str, chosen: dict[str, Any]) -> str:
-    """Test rows that are a share of the training file take from its section."""
-    return section.format(split="train" if "split" in chosen else name.rpartition("_")[2])
+    """Test rows that are a share of the training file take from its section; `source_train.x` from its x."""
+    whole, _, source = name.partition(".")
+    split = "train" if "split" in chosen else whole.rpartition("_")[2]
+    return section.format(split=f"{split}.sources.{source}" if source else split)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from workflow.data_nodes import DataNodes
 from workflow.errors import BuildError
 from workflow.models import model_files, tokenizer_files
 from workflow.node import Node
@@ -17,9 +18,9 @@ from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
-from workflow.recipe.source import HubData
-from workflow.recipe.training import RecipeBase, ScratchBase
-from workflow.sources import folder_files, source_digest
+from workflow.recipe.model import RecipeBase, ScratchBase
+from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
+from workflow.sources import source_digest
 from workflow.store.store import Store
 
 EXECUTED = ("adapter", "predictions")
@@ -53,6 +54,9 @@ class Graph:
 
 
 def _why_not(recipe: Recipe, product: str) -> str:
+    if isinstance(recipe.tuning, Prompt) and product == "merged":
+        how = f"{recipe.tuning.method} trains a prompt and no weight of the model"
+        return f"{how}: there is nothing to merge, ask for results/<recipe>/adapter"
     sections: dict[str, object] = {
         "tuning": recipe.tuning,
         "dataset.test or dataset.split": recipe.dataset.test or recipe.dataset.split,
@@ -125,17 +129,19 @@ class _Products:
         recipe = self.recipe
         found: dict[str, Node] = {}
         found["tokenizer"], found["model"] = self._tokenizer(), self._model()
+        data = DataNodes(recipe.dataset, self.folder, self._node)
         for split in ("train", "test"):
             if _has_split(recipe.dataset, split):
-                found[f"rows_{split}"] = rows = self._rows(split)
-                found[f"shards_{split}"] = self._shards(split, rows, found["tokenizer"])
+                found |= data.rows(split)
+                found[f"shards_{split}"] = self._shards(split, found[f"rows_{split}"], found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
             refused = slice_of(recipe.gate or Gate(), "overlap")
             found["overlap"] = self._node("overlap", slice=refused, inputs=both)
         if recipe.tuning:
             found["adapter"] = self._adapter(found)
-            found["merged"] = self._merged(found)
+            if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
+                found["merged"] = self._merged(found)
         if recipe.sampling and "shards_test" in found:
             self._answers(found)
         return found
@@ -144,30 +150,6 @@ class _Products:
         digests = self.draw.digests(parts.get("sources", {}), expected)
         execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
         return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
-
-    def _rows(self, split: str) -> Node:
-        dataset = self.recipe.dataset
-        source = dataset.train if split == "train" or dataset.split else dataset.test
-        assert source is not None
-        chosen = slice_of(source, "rows")
-        if dataset.split:
-            chosen["split"] = {**slice_of(dataset.split, "rows"), "part": split}
-        files = self._data(source.path)
-        if isinstance(source.path, HubData) and files:
-            del chosen["path"]["hub"]  # a folder is known by its files
-        node = self._node("rows", source.sha256, slice=chosen, sources=files)
-        if source.sha256 and node.digests["data"] != source.sha256:
-            raise BuildError(
-                f"{files['data']}: SHA-256 is {node.digests['data']}, but dataset.{split}.sha256 "
-                f"says {source.sha256}; this is another file: fetch the right one or correct the recipe"
-            )
-        return node
-
-    def _data(self, path: str | HubData) -> dict[str, Path]:
-        """Role -> source file of rows; none of a data set of the hub, whose revision is in the slice."""
-        if isinstance(path, str):
-            return {"data": self.folder / path}
-        return {} if path.revision else folder_files(self.folder / path.hub)
 
     def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
         gate = slice_of(self.recipe.gate or Gate(), "shards")
@@ -209,13 +191,48 @@ class _Products:
         return self._base("model")
 
     def _adapter(self, found: dict[str, Node]) -> Node:
-        recipe = self.recipe
-        sections = {"tuning": recipe.tuning, "training": recipe.training, "model": recipe.model}
+        recipe, tuning = self.recipe, self.recipe.tuning
+        sections = {"tuning": tuning, "training": recipe.training, "model": recipe.model}
         chosen: dict[str, Any] = {n: slice_of(part, "adapter") for n, part in sections.items() if part}
+        if isinstance(tuning, Combined):
+            return self._combined(found, tuning, {"tuning": chosen["tuning"]})
         chosen["deepspeed"] = slice_of(recipe.deepspeed, "adapter") if recipe.deepspeed else None
-        return self._node(
-            "adapter", slice=chosen, inputs={"shards": found["shards_train"], "model": found["model"]}
-        )
+        inputs = {"shards": found["shards_train"], "model": found["model"]}
+        if isinstance(tuning, Continued) and tuning.initialise:
+            start = {"tuning": {"initialise": chosen["tuning"].pop("initialise", None)}}
+            if isinstance(tuning.initialise, Combination):
+                found["start"] = self._combined(found, tuning.initialise, start, tuning.method == "dora")
+                inputs["start"] = found["start"]
+            else:
+                inputs["start"] = self._trained(found, tuning.initialise.recipe, tuning.method == "dora")
+        own = recipe.deepspeed.config if recipe.deepspeed else None
+        sources = {"deepspeed": self.folder / own} if own else {}
+        return self._node("adapter", slice=chosen, inputs=inputs, sources=sources)
+
+    def _combined(
+        self, found: dict[str, Node], wanted: Combination, chosen: dict[str, Any], dora: bool = False
+    ) -> Node:
+        """Several adapters as one; no rows, no training."""
+        if dora:
+            raise BuildError("tuning.initialise: dora starts from one adapter; combine lora, then use lora")
+        inputs = {ROLE + name: self._trained(found, name, dora=False) for name in wanted.of}
+        return self._node("adapter", slice=chosen, inputs={**inputs, "model": found["model"]})
+
+    def _trained(self, found: dict[str, Node], name: str, dora: bool) -> Node:
+        """The adapter of another recipe, which must be one of the same model."""
+        other = self.draw.recipe(name)
+        node, tuning = other.node("adapter"), other.recipe.tuning
+        if not isinstance(tuning, Factors | Combined) or dora != isinstance(tuning, Dora):
+            kind = "dora" if dora else "lora, rslora, lora_plus, qlora, pissa or combined"
+            raise BuildError(
+                f"recipe {name} has tuning.method {tuning.method if tuning else None}; its adapter is needed "
+                f"as one of {kind}; to train on top of its model, write model.base: {{recipe: {name}}}"
+            )
+        if other.node("model").address != found["model"].address:
+            raise BuildError(
+                f"the adapter of recipe {name} belongs to another model; give both one model.base"
+            )
+        return node
 
     def _merged(self, found: dict[str, Node]) -> Node:
         assert self.recipe.tuning is not None
@@ -223,9 +240,12 @@ class _Products:
         inputs = {"adapter": found["adapter"]}
         if method != "full":
             inputs["model"] = found["model"]
-        return self._node("merged", slice={"method": method}, inputs=inputs)
+        chosen = {"method": method} | slice_of(self.recipe.tuning, "merged")
+        return self._node("merged", slice=chosen, inputs=inputs)
 
-    def _predictions(self, found: dict[str, Node], model: Node, greedy: bool) -> Node:
+    def _predictions(
+        self, found: dict[str, Node], model: Node, greedy: bool, adapter: Node | None = None
+    ) -> Node:
         assert self.recipe.sampling is not None
         sampling = slice_of(self.recipe.sampling, "predictions")
         if greedy:
@@ -233,14 +253,16 @@ class _Products:
         return self._node(
             "predictions",
             slice={"sampling": sampling},
-            inputs={"shards": found["shards_test"], "model": model},
+            inputs={"shards": found["shards_test"], "model": model}
+            | ({"adapter": adapter} if adapter else {}),
         )
 
     def _answers(self, found: dict[str, Node]) -> None:
         recipe = self.recipe
         answering = found.get("merged", found["model"])
+        beside = found["adapter"] if isinstance(recipe.tuning, Prompt) else None
         rows = found["rows_test"]
-        found["predictions"] = draws = self._predictions(found, answering, greedy=False)
+        found["predictions"] = draws = self._predictions(found, answering, False, beside)
         inputs = {"draws": draws, "rows": rows}
         if recipe.voting:
             found["voted"] = self._node(
@@ -254,7 +276,7 @@ class _Products:
             chosen |= slice_of(recipe.voting, "scores")
         if "overlap" in found:
             inputs["overlap"] = found["overlap"]  # no scores of rows that the recipe refuses
-        inputs["greedy"] = found["greedy"] = self._predictions(found, answering, greedy=True)
+        inputs["greedy"] = found["greedy"] = self._predictions(found, answering, True, beside)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)
         found["scores"] = self._node("scores", slice=chosen, inputs=inputs)

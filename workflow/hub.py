@@ -18,7 +18,7 @@ from workflow.errors import BuildError
 from workflow.models import TOKENIZER, WEIGHTS
 from workflow.progress import EVERY, duration, say
 from workflow.recipe import load_recipe, yaml12
-from workflow.recipe.training import UNPINNED
+from workflow.recipe.model import UNPINNED
 from workflow.store.files import write_atomic
 
 

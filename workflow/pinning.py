@@ -6,6 +6,7 @@ from pathlib import Path
 
 from workflow.errors import BuildError
 from workflow.recipe import load_recipe, yaml12
+from workflow.recipe.dataset import sources_of
 from workflow.store.address import sha256_of
 from workflow.store.files import write_atomic
 
@@ -23,37 +24,38 @@ def pin_data(path: Path) -> list[str]:
         BuildError: The recipe is wrong, a file is missing, or the recipe is written in a way that cannot be
             added to.
     """
-    dataset = load_recipe(path).dataset
     said = []
-    for split, source in (("train", dataset.train), ("test", dataset.test)):
-        if source is None:
-            continue
+    for place, source in list(sources_of(load_recipe(path).dataset)):
+        name = ".".join(("dataset", *place))
         if not isinstance(source.path, str):
-            said.append(f"{path}: dataset.{split} is of the hub, which its revision pins")
+            said.append(f"{path}: {name} is of the hub, which its revision pins")
             continue
         data = path.parent / source.path
         if source.sha256:
-            said.append(f"{path}: dataset.{split} has its sha256 already")
+            said.append(f"{path}: {name} has its sha256 already")
             continue
         if not data.is_file():
             raise BuildError(f"{data}: no such file; put it there or correct the recipe")
         digest = sha256_of(data)
-        text = _with_digest(path, path.read_bytes().decode(), split, digest)
+        text = _with_digest(path, path.read_bytes().decode(), ("dataset", *place), digest)
         write_atomic(path, text.encode(), path.stat().st_mode & 0o777)
-        said.append(f"{path}: dataset.{split} now has sha256 {digest}")
+        said.append(f"{path}: {name} now has sha256 {digest}")
     return said
 
 
-def _with_digest(path: Path, text: str, split: str, digest: str) -> str:
+def _with_digest(path: Path, text: str, place: tuple[str, ...], digest: str) -> str:
     """`text` with the digest in front of the key `path` of a source, on a line of its own or in braces."""
     bom = text.startswith("\ufeff")
     before = yaml12.parse(text[bom:])
-    line, column = before.places["dataset", split, "path"]
+    line, column = before.places[(*place, "path")]
     lines = text[bom:].splitlines(keepends=True)
     start = bom + sum(map(len, lines[: line - 1])) + column - 1
     end = "\r\n" if lines[line - 1].endswith("\r\n") else "\n"
     written = digest if yaml12.parse(digest).value == digest else f"'{digest}'"  # digits are a number
-    before.value["dataset"][split]["sha256"] = digest
+    source = before.value
+    for name in place:
+        source = source[name]
+    source["sha256"] = digest
     for between in (end + " " * (column - 1), ", "):
         changed = f"{text[:start]}sha256: {written}{between}{text[start:]}"
         if yaml12.value_of(changed[bom:]) == before.value:

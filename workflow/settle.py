@@ -21,9 +21,9 @@ from workflow.errors import BuildError
 from workflow.freshness import not_after, shows, weigh
 from workflow.graph import Draw, Graph
 from workflow.node import Node
-from workflow.recipe.training import UNPINNED
+from workflow.recipe.model import UNPINNED
 from workflow.store.build import stamp
-from workflow.store.files import write_if_changed
+from workflow.store.files import read_json, write_if_changed
 from workflow.store.leases import Ref, keep
 from workflow.store.records import Receipt, key_from
 from workflow.store.roots import write_root
@@ -220,7 +220,19 @@ def problems_of(node: Node) -> list[str]:
             f"{place} of {repository} is unpinned: run `tunemake lock {node.recipe}`, or write the "
             "commit there"
         )
-    return found
+    own = node.sources.get("deepspeed")
+    return [*found, *_contradictions(node, own)] if own and own.is_file() else found
+
+
+def _contradictions(node: Node, own: Path) -> list[str]:
+    """What a DeepSpeed file of the user's own says against the recipe, before anything is made for it."""
+    from workflow.zero import check_users_own
+
+    try:
+        check_users_own(node.slice, node.execution, read_json(own))
+    except BuildError as error:
+        return [str(error)]
+    return []
 
 
 def _unpinned(value: Any) -> Iterator[str]:
@@ -251,7 +263,8 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    for names in (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",), ("merged",)):
+    answers = (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",))
+    for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:
             return there

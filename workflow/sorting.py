@@ -144,15 +144,24 @@ class _Merging:
     def part(self, numbered: tuple[int, Slices]) -> Part:
         number, slices = numbered
         rows = sorted(row for run, span in zip(self.runs, slices, strict=True) for row in _read(run, *span))
-        part = Part(self.target.with_name(f"{self.target.name}.{number}"))
-        with part.path.open("wb") as file:
-            for shard in _shards(rows):
-                body = b"".join(row.body + b"\n" for row in shard)
-                digest = hashlib.sha256(body).hexdigest()[:32]
-                label = f"{mark(shard[0].id)}-{mark(shard[-1].id)}-{digest}"
-                part.cuts.append(Cut(file.write(body), label))
-                part.rows += len(shard)
-        return part
+        return write_sorted(self.target.with_name(f"{self.target.name}.{number}"), rows)
+
+
+def write_sorted(path: Path, rows: Iterable[Found]) -> Part:
+    """Write rows that come sorted by id, one shard in memory at a time.
+
+    Raises:
+        SameId: Two rows have one id of their own.
+    """
+    part = Part(path)
+    with path.open("wb") as file:
+        for shard in _shards(rows):
+            body = b"".join(row.body + b"\n" for row in shard)
+            digest = hashlib.sha256(body).hexdigest()[:32]
+            label = f"{mark(shard[0].id)}-{mark(shard[-1].id)}-{digest}"
+            part.cuts.append(Cut(file.write(body), label))
+            part.rows += len(shard)
+    return part
 
 
 def _read(run: Run, begin: int, end: int) -> Iterator[Found]:
@@ -173,7 +182,7 @@ def id_of(body: bytes) -> str:
     return str(orjson.loads(b'"%b"' % raw)) if b"\\" in raw else raw.decode()
 
 
-def _shards(rows: list[Found]) -> Iterator[list[Found]]:
+def _shards(rows: Iterable[Found]) -> Iterator[list[Found]]:
     """Cut sorted rows; equal ones get different ids and stay together."""
     shard: list[Found] = []
     for id, equal in groupby(rows, key=attrgetter("id")):

@@ -52,8 +52,7 @@ tuning:
 training:
   epochs: 1
   learning_rate: 1e-4
-  lr_scheduler: cosine              # or linear, constant, constant_with_warmup
-  warmup_ratio: 0.03
+  lr_scheduler: {{name: cosine, warmup_ratio: 0.03}}  # or linear, constant, ...
   batch_size: 16                    # rows per optimizer step, over all GPUs
   seed: 42
 

@@ -10,7 +10,7 @@ from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
 from workflow.products import VERSIONS
-from workflow.recipe.training import RecipeBase
+from workflow.recipe.model import RecipeBase
 from workflow.settle import next_key
 from workflow.store.address import ADDRESS
 from workflow.store.files import read_json
@@ -106,9 +106,9 @@ def names(draw: Draw, recipe: str) -> dict[str, str]:
     for name, node in graph.products.items():
         if not (isinstance(base, RecipeBase) and name in ("tokenizer", "model")):
             found.setdefault(node.address, name)
-    if isinstance(base, RecipeBase):
-        for address, name in names(draw, base.recipe).items():
-            found.setdefault(address, name if "/" in name else f"{base.recipe}/{name}")
+    for other in graph.recipe.others:
+        for address, name in names(draw, other).items():
+            found.setdefault(address, name if "/" in name else f"{other}/{name}")
     return found
 
 

@@ -20,7 +20,7 @@ class Dropped:
     reason: str
 
 
-@dataclass  # frozen would cost more than reading the row
+@dataclass(kw_only=True)  # frozen would cost more than reading the row
 class Row:
     """A row: what the prompt may show, what only the answer may show, and the accepted answers.
 
@@ -31,14 +31,16 @@ class Row:
     `rendered` is the user turn as the source has it, where it has.
     """
 
-    prompt: dict[str, Any]
-    target: dict[str, Any] = field(default_factory=dict)
     gold: list[str] = field(default_factory=list)
-    id: str = ""
     group: str | None = None
+    id: str = ""
     index: int | None = 0
+    prompt: dict[str, Any]
     rendered: str | None = None
+    target: dict[str, Any] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
+
+    # in the order of their names, as canonical JSON has them: orjson writes them as they stand
 
     def json(self) -> dict[str, Any]:
         """The row as plain JSON."""

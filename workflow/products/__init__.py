@@ -13,11 +13,12 @@ from workflow.store.build import Make
 
 VERSIONS = {
     "rows": 2,
+    "mixture": 1,
     "overlap": 2,
     "tokenizer": 2,
     "model": 1,
     "shards": 3,
-    "adapter": 1,
+    "adapter": 2,
     "merged": 1,
     "predictions": 1,
     "voted": 1,

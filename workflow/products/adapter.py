@@ -11,26 +11,37 @@ import os
 import subprocess
 import sys
 import time
+from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from workflow.combining import combine
 from workflow.death import die_with_parent
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
 from workflow.progress import say
-from workflow.recipe.training import Execution
+from workflow.recipe.training import DeepSpeed, Execution, Training
 from workflow.store.build import Job
 from workflow.store.files import read_json
-from workflow.training.checkpoints import newest_whole
+from workflow.training.checkpoints import best_of, newest_whole
 from workflow.training.spec import Batching, Spec, batching
+from workflow.zero import deepspeed_config, with_users_own
 
 POLL = 0.2
 """Seconds between two looks at the ranks."""
 
+TRACKERS = {
+    "azure_ml": ("azureml", "azureml-core"),
+    "comet_ml": ("comet_ml", "comet-ml"),
+    "flyte": ("flytekit", "flytekit"),
+    "kubeflow": ("kubeflow", "kubeflow"),
+}
+"""Tracker -> module and package, where they are not its own name."""
+
 
 def make(job: Job) -> dict[str, Any]:
-    """Train.
+    """Train, or combine what was trained.
 
     Returns:
         Counts: steps, rows, tokens, trained tokens, parameters and how many of them are trained.
@@ -38,9 +49,10 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: DeepSpeed is missing, the batch cannot be spread, or a rank failed.
     """
-    if job.slice["deepspeed"] and find_spec("deepspeed") is None:
-        raise BuildError("deepspeed is not installed but the recipe asks for it: pip install deepspeed")
+    if "training" not in job.slice:
+        return combine(job)
     execution = Execution.model_validate(job.execution)
+    _check_installed(job, execution)
     spread = batching(job.slice["training"]["batch_size"], _processes(job, execution), execution.micro_batch)
     folder = job.work / f"world-{spread.processes}x{spread.micro_batch}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +77,8 @@ def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spe
     for other in job.work.glob("world-*"):
         if other != folder:
             say(f"adapter: checkpoints of another world size ({other.name}) are not used, it starts anew")
-    resume = newest_whole(folder)
+    validation = Training.model_validate(job.slice["training"]).validation
+    resume = newest_whole(folder, best_of(validation, folder))
     if resume:
         say(f"adapter: continues from {resume.name}")
     return Spec(
@@ -79,8 +92,41 @@ def _spec(job: Job, execution: Execution, spread: Batching, folder: Path) -> Spe
         accumulation=spread.accumulation,
         gradient_checkpointing=execution.gradient_checkpointing,
         save_steps=execution.save_steps,
+        save_epochs=execution.save_epochs,
         keep_checkpoints=execution.keep_checkpoints,
+        deepspeed=_engine(job, execution, spread),
+        report_to=list(execution.report_to),
+        start=str(job.inputs["start"].absolute()) if "start" in job.inputs else None,
     )
+
+
+def _engine(job: Job, execution: Execution, spread: Batching) -> dict[str, Any] | None:
+    """DeepSpeed's configuration: ours, with what the recipe's own file says besides."""
+    if not job.slice["deepspeed"]:
+        return None
+    section, training = DeepSpeed.model_validate(job.slice["deepspeed"]), job.slice["training"]
+    dtype, norm = job.slice["model"]["dtype"], training["max_grad_norm"]
+    config = deepspeed_config(section, spread, dtype, norm, execution.nvme_path)
+    own = job.sources.get("deepspeed")
+    return with_users_own(config, read_json(own), training) if own else config
+
+
+def _check_installed(job: Job, execution: Execution) -> None:
+    """Missing packages are told before anything is loaded."""
+    needed: dict[str, str] = dict.fromkeys(execution.report_to, "execution.report_to")
+    if job.slice["deepspeed"]:
+        needed["deepspeed"] = "the recipe"
+    if "8bit" in job.slice["training"]["optimizer"]["name"]:
+        needed["bitsandbytes"] = "training.optimizer"
+    for name, asks in needed.items():
+        module, package = TRACKERS.get(name, (name, name))
+        if find_spec(module.partition(".")[0]) is None:
+            raise BuildError(f"{package} is not installed but {asks} asks for it: pip install {package}")
+    engine = job.slice["deepspeed"]
+    if engine and DeepSpeed.model_validate(engine).uses_disk and find_library("aio") is None:
+        raise BuildError(
+            "offloading to nvme needs the library libaio with its headers: apt install libaio-dev"
+        )
 
 
 def _launch(spec: Spec, processes: int, job: Job) -> None:
@@ -145,6 +191,7 @@ def _environment(job: Job, processes: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "warning",
+        "TENSORBOARD_LOGGING_DIR": f"logs/tensorboard/{job.work.name}",  # not in the work folder, which goes
         **alone,
         **cpu,
     }

@@ -16,6 +16,7 @@ from typing import Any
 from workflow.draws import Draws, Wanted, prompt_digest
 from workflow.engine import Draw, Engine, Question, Setup, position_limit, require_vllm, seed_of
 from workflow.errors import BuildError
+from workflow.generation import TransformersEngine
 from workflow.products import VERSIONS
 from workflow.progress import Progress, say
 from workflow.recipe.answers import Sampling
@@ -29,6 +30,8 @@ from workflow.tokens import TokenRow, read_rendering, read_rows
 RECORDS = 1
 """Version of the lines that draws are kept in: another one does not read them."""
 PREDICTIONS, RUN = "predictions.jsonl", "run.json"
+MODELS = ("model", "adapter")
+"""Inputs that answer."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: vLLM is not installed or cannot run the model, or a row is empty or too long for it.
     """
-    require_vllm()
     sampling = Sampling.model_validate(job.slice["sampling"])
+    if sampling.engine == "vllm":
+        require_vllm()
     survey = look_through(job.inputs["shards"])
     each = 1 if sampling.temperature == 0 else sampling.n  # greedy draws are all equal
     wanted, timing = Wanted(survey.prompts, each, sampling.seed), Timing()
@@ -82,10 +86,10 @@ def make(job: Job) -> dict[str, Any]:
 def context(job: Job) -> str:
     """Digest of all that decides a draw besides its row's id, its prompt and its number."""
     asked = {name: value for name, value in job.slice["sampling"].items() if name != "n"}
-    model = read_manifest(job.inputs["model"]).content
+    models = {role: read_manifest(job.inputs[role]).content for role in MODELS if role in job.inputs}
     stops = asdict(read_rendering(job.inputs["shards"]))
     versions = {"version": VERSIONS["predictions"], "records": RECORDS}
-    return address_of({**versions, "model": model, "sampling": asked, "stops": stops})
+    return address_of({**versions, **models, "sampling": asked, "stops": stops})
 
 
 def look_through(shards: Path) -> Survey:
@@ -117,19 +121,11 @@ def _generate(job: Job, sampling: Sampling, survey: Survey, draws: Draws, timing
     """Start the engine and make the draws that are missing."""
     began = time.monotonic()
     execution = Execution.model_validate(job.execution)
-    length = context_length(job.inputs["model"], survey, sampling.max_tokens, execution.max_model_len)
     progress = Progress("predictions", draws.wanted.draws * len(survey.prompts), "draws")
-    setup = Setup(
-        model=job.inputs["model"],
-        max_model_len=length,
-        gpu_memory_utilization=execution.gpu_memory_utilization,
-        threads=job.resources.threads,
-        gpus=job.resources.gpus,
-    )
-    engine = Engine(setup)
+    engine = _engine(job, sampling, survey, execution)
     started = time.monotonic()
     timing.engine_seconds = round(started - began, 3)
-    say(f"predictions: vLLM started in {timing.engine_seconds:.1f} s")
+    say(f"predictions: {sampling.engine} started in {timing.engine_seconds:.1f} s")
     stops = read_rendering(job.inputs["shards"])
     sampling = sampling.model_copy(update={"stop": [*sampling.stop, *stops.stop]})
     questions = _questions(job.inputs["shards"], draws)
@@ -143,6 +139,23 @@ def _generate(job: Job, sampling: Sampling, survey: Survey, draws: Draws, timing
         engine.close()
     timing.generate_seconds = round(time.monotonic() - started, 3)
     timing.tokens_per_second = round(engine.generated_tokens / max(timing.generate_seconds, 1e-3), 1)
+
+
+def _engine(
+    job: Job, sampling: Sampling, survey: Survey, execution: Execution
+) -> Engine | TransformersEngine:
+    length = context_length(job.inputs["model"], survey, sampling.max_tokens, execution.max_model_len)
+    if sampling.engine == "transformers":
+        return TransformersEngine(job.inputs["model"], job.inputs.get("adapter"), job.resources.threads)
+    return Engine(
+        Setup(
+            model=job.inputs["model"],
+            max_model_len=length,
+            gpu_memory_utilization=execution.gpu_memory_utilization,
+            threads=job.resources.threads,
+            gpus=job.resources.gpus,
+        )
+    )
 
 
 def _rate(tokens: int, since: float) -> str:

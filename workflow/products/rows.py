@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,15 @@ class Read:
 
     run: Run
     bad: list[tuple[int, str]]
+    left_out: Counter[str]
 
 
 def make(job: Job) -> dict[str, Any]:
     """Write `rows.jsonl` and `cuts.json`.
 
     Returns:
-        Counts: rows, rows left out as bad and the first of their reasons (by line, without the path).
+        Counts: rows, rows left out as bad and the first of their reasons (by line, without the path), rows
+        left out because the recipe says so, by reason (of both splits, where one file is split).
 
     Raises:
         BuildError: More bad rows than the recipe allows, two rows with one id, or no row at all.
@@ -62,15 +65,24 @@ def make(job: Job) -> dict[str, Any]:
     folder.mkdir(parents=True)
     bad: list[str] = []
     runs: list[Run] = []
+    left_out: Counter[str] = Counter()
     work = _Reading(reader(source), split, source.bad_rows, folder)
     for read in in_order(work.read, enumerate(blocks(path)), job.resources.threads):
         _add_bad(read, bad, path, source.bad_rows)
         runs.append(read.run)
+        left_out += read.left_out
     rows = _write(job, runs, path)
     remove_tree(folder)
     if not rows:
         raise BuildError(f"{path}: no rows{' in this split' if split else ''}; nothing to build from")
-    return {"rows": rows, "bad_rows": len(bad), "bad": bad[:LISTED]}
+    for reason, number in left_out.most_common():
+        say(f"rows: {number} left out: {reason}")
+    return {
+        "rows": rows,
+        "bad_rows": len(bad),
+        "bad": bad[:LISTED],
+        "left_out": dict(sorted(left_out.items())),
+    }
 
 
 def _write(job: Job, runs: list[Run], path: Path) -> int:
@@ -97,30 +109,36 @@ class _Reading:
     def read(self, numbered: tuple[int, Lines | Items]) -> Read:
         number, block = numbered
         bad: list[tuple[int, str]] = []
-        run = write_run(self.folder / f"{number}", self._rows(block, bad))
-        return Read(run, bad)
+        left_out: Counter[str] = Counter()
+        run = write_run(self.folder / f"{number}", self._rows(block, bad, left_out))
+        return Read(run, bad, left_out)
 
-    def _rows(self, block: Lines | Items, bad: list[tuple[int, str]]) -> Iterator[Found]:
+    def _rows(
+        self, block: Lines | Items, bad: list[tuple[int, str]], left_out: Counter[str]
+    ) -> Iterator[Found]:
         for line, record in block.records():
             try:
                 if isinstance(record, ValueError):
                     raise BadRow(str(record))
-                rows = [self._found(line, row) for row in self.rows_of(record) if isinstance(row, Row)]
+                found = list(self.rows_of(record))
+                rows = [self._found(line, row) for row in found if isinstance(row, Row)]
             except BadRow as error:
                 bad.append((line, str(error)))
                 if len(bad) > self.allowed:
                     return
                 continue
-            yield from (found for found in rows if found)
+            if len(rows) < len(found):
+                left_out.update(one.reason for one in found if isinstance(one, Dropped))
+            yield from (row for row in rows if row)
 
     def _found(self, line: int, row: Row) -> Found | None:
         try:
-            body = orjson.dumps(row.json(), option=orjson.OPT_SORT_KEYS)
+            body = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise BadRow(f"cannot be written as JSON ({error})") from None
         name = row.id
         if not name:
-            name = hashlib.blake2b(body, digest_size=16).hexdigest()
+            name = hashlib.sha256(body).hexdigest()[:32]
             body = body.replace(b'"id":""', f'"id":"{name}"'.encode(), 1)
         if self.split and _part(row.group or name, self.split) != self.split["part"]:
             return None

@@ -11,7 +11,7 @@ from workflow.recipe.leaf import Section, leaf
 
 
 class Sampling(Section):
-    """How the model is asked (vLLM's SamplingParams)."""
+    """How the model is asked (named as in vLLM's SamplingParams)."""
 
     n: int = leaf(of=("predictions",), description="Draws per row.", gt=0, le=256)
     temperature: float = leaf(
@@ -34,6 +34,12 @@ class Sampling(Section):
     )
     seed: int = leaf(
         of=("predictions",), description="Seed from which each row's seed is derived.", ge=0, lt=2**63
+    )
+    engine: Literal["vllm", "transformers"] = leaf(
+        "vllm",
+        of=("predictions",),
+        description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
+        "and to compare with.",
     )
 
 

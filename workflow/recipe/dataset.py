@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,8 +20,9 @@ from workflow.recipe.formats import (
     TextSource,
 )
 from workflow.recipe.leaf import Section, leaf
+from workflow.recipe.source import FieldName, Sample
 
-Source = Annotated[
+FileSource = Annotated[
     Round1Source
     | AlpacaSource
     | ColumnsSource
@@ -33,6 +35,29 @@ Source = Annotated[
     | TextSource,
     Field(discriminator="format"),
 ]
+
+
+class MixtureSource(Section):
+    """Several sources as one; ids of rows become `{name of the source}/{id}`."""
+
+    format: Literal["mixture"] = leaf(of=("rows",), description="Several sources together.")
+    sources: dict[FieldName, FileSource] = leaf(
+        of=("mixture",), description="Name -> source, each with a format of its own.", min_length=1
+    )
+    sample: Sample | None = Field(None, description="The same of all rows together.")
+
+
+Source = Annotated[FileSource | MixtureSource, Field(discriminator="format")]
+
+
+def sources_of(dataset: Dataset) -> Iterator[tuple[tuple[str, ...], FileSource]]:
+    """Every source that is a file or a data set, with its place in the section."""
+    for split, source in (("train", dataset.train), ("test", dataset.test)):
+        if isinstance(source, MixtureSource):
+            for name, part in source.sources.items():
+                yield (split, "sources", name), part
+        elif source:
+            yield (split,), source
 
 
 class Split(Section):

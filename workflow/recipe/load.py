@@ -90,7 +90,8 @@ def load_recipe(path: Path) -> Recipe:
 def _explain(path: Path, text: str, document: yaml12.Document, error: ValidationError) -> str:
     lines: dict[str, tuple[int, int]] = {}
     for item in error.errors(include_url=False):
-        loc = _path_in_file(document.value, item["loc"])
+        about_a_key = item["type"] in ("missing", "extra_forbidden")
+        loc = _path_in_file(document.value, item["loc"], about_a_key)
         if item["type"] == "union_tag_invalid":
             loc = (*loc, item["ctx"]["discriminator"].strip("'"))
         elif item["type"] == "value_error" and loc not in document.places:
@@ -109,8 +110,14 @@ def _located(path: Path, text: str, line: int, column: int, reason: str) -> str:
     return f"{path}:{line}:{column}: {reason}{shown}"
 
 
-def _path_in_file(value: Any, loc: tuple[str | int, ...]) -> yaml12.Path:
-    """The part of a pydantic location that exists in the file: union tags are left out."""
+def _path_in_file(value: Any, loc: tuple[str | int, ...], key: bool) -> yaml12.Path:
+    """The part of a pydantic location that exists in the file: union tags are left out.
+
+    Args:
+        value: The file's content.
+        loc: The location.
+        key: Whether its last part is a key, there or not; else it may be a tag.
+    """
     path: list[str | int] = []
     for i, part in enumerate(loc):
         if isinstance(value, dict) and part in value:
@@ -119,7 +126,7 @@ def _path_in_file(value: Any, loc: tuple[str | int, ...]) -> yaml12.Path:
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
             path.append(part)
-        elif i == len(loc) - 1 and isinstance(value, dict):
+        elif key and i == len(loc) - 1 and isinstance(value, dict):
             path.append(part)
     return tuple(path)
 
@@ -134,6 +141,8 @@ def _reason(item: Any, loc: yaml12.Path) -> str:
     kind, given = item["type"], item["input"]
     if kind == "extra_forbidden":
         known = _fields_beside(loc)
+        if loc[-1] in known:
+            return f"not a key of this kind of {loc[-2]}"
         return f"unknown key{_nearest(str(loc[-1]), known) or '; known: ' + ', '.join(known)}"
     if kind == "missing":
         return "missing; add it"

@@ -8,8 +8,11 @@ from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import Section
+from workflow.recipe.model import Model, RecipeBase
 from workflow.recipe.prompt import Prompt
-from workflow.recipe.training import DeepSpeed, Execution, Lora, Model, ScratchBase, Training, Tuning
+from workflow.recipe.rules import broken
+from workflow.recipe.training import DeepSpeed, Execution, Training
+from workflow.recipe.tuning import Combination, Continued, Tuning
 
 
 class Recipe(Section):
@@ -29,21 +32,18 @@ class Recipe(Section):
     scoring: Scoring | None = Field(None, description="What is measured, and against what.")
     execution: Execution = Field(Execution(), description="How it runs; in no address.")
 
-    @model_validator(mode="after")
-    def _tuning_is_whole(self) -> Recipe:
-        parts = {"tuning": self.tuning, "training": self.training, "dataset.train": self.dataset.train}
-        missing = [name for name, part in parts.items() if part is None]
-        if missing and len(missing) < len(parts):
-            raise ValueError(f"training needs {', '.join(parts)}; missing: {', '.join(missing)}")
-        return self
+    @property
+    def others(self) -> list[str]:
+        """Names of the recipes that this one is built on: that of its base first."""
+        base, tuning = self.model.base, self.tuning
+        start = tuning.initialise if isinstance(tuning, Continued) else tuning
+        of = list(start.of) if isinstance(start, Combination) else []
+        return [part.recipe for part in (base, start) if isinstance(part, RecipeBase)] + of
 
     @model_validator(mode="after")
-    def _scratch_is_trained_in_full(self) -> Recipe:
-        if isinstance(self.model.base, ScratchBase):
-            if isinstance(self.tuning, Lora) or self.tuning is None:
-                raise ValueError("a model from scratch has nothing to adapt: use `tuning.method: full`")
-            if self.scoring and "base" in self.scoring.compare:
-                raise ValueError("a model from scratch has no base to compare with: drop scoring.compare")
+    def _sections_go_together(self) -> Recipe:
+        for why in broken(self):
+            raise ValueError(why)
         return self
 
     @model_validator(mode="after")

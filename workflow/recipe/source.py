@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.recipe.leaf import SOURCE, Section, leaf
-from workflow.recipe.training import COMMIT, HUB_ID, UNPINNED
+from workflow.recipe.model import COMMIT, HUB_ID, UNPINNED
 
 FIELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
@@ -74,6 +74,30 @@ class HubData(Section):
         return self
 
 
+class Sample(Section):
+    """Some of the rows, chosen by a hash of each row's id: data that grow keep what was chosen before."""
+
+    n: int | None = leaf(None, of=("mixture",), description="Most rows that are kept.", gt=0)
+    share: float | None = leaf(
+        None, of=("mixture",), description="Share of the rows that is kept, about.", gt=0, lt=1
+    )
+    seed: int = leaf(0, of=("mixture",), description="Seed of the hash.", ge=0)
+    deduplicate: bool = leaf(
+        False, of=("mixture",), description="Keep one of the rows that say the same, before all else."
+    )
+    repeat: int = leaf(
+        1, of=("mixture",), description="Times that each row is seen in an epoch: its weight.", gt=0, le=100
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Sample:
+        if self.n and self.share:
+            raise ValueError("give n or share, not both")
+        if not (self.n or self.share or self.deduplicate or self.repeat > 1):
+            raise ValueError("give n, share, deduplicate or repeat")
+        return self
+
+
 def _kind(path: Any) -> str:
     """Which of the two a path is, so that a mistake is explained as one of its kind."""
     return "a data set" if isinstance(path, (dict, HubData)) else "a file"
@@ -120,6 +144,10 @@ class SourceFile(Section):
         of=("rows",),
         description="Conditions on a record's fields, after cleaning; records that fail one are left out "
         "and counted.",
+    )
+
+    sample: Sample | None = Field(
+        None, description="Some of the rows, or all of them, once or several times."
     )
 
     @model_validator(mode="after")

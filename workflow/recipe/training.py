@@ -1,115 +1,54 @@
-"""Recipe sections that say which model is trained and how."""
+"""Recipe sections that say how a model is trained and run."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from workflow.recipe.leaf import EXECUTION, SOURCE, Section, leaf
-
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
-UNPINNED = "unpinned"
-
-
-class RecipeBase(Section):
-    """A model made by another recipe: its merged checkpoint."""
-
-    recipe: str = leaf(
-        of=(SOURCE,), description="Name of the other recipe.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-    )
-
-
-class ScratchBase(Section):
-    """A new model: architecture and tokenizer from a folder, weights drawn from `training.seed`."""
-
-    scratch: str = leaf(
-        of=(SOURCE,),
-        description="Folder with config.json and the tokenizer's files, relative to the recipe.",
-        min_length=1,
-    )
-
-
-class Model(Section):
-    """The model that training starts from."""
-
-    base: str | RecipeBase | ScratchBase = leaf(
-        of=("model", "tokenizer"),
-        description="Hub id (with `revision`), local folder (without), `{recipe: name}` or "
-        "`{scratch: folder}`.",
-    )
-    revision: str | None = leaf(
-        None,
-        of=("model", "tokenizer"),
-        description="Commit of the hub id, 40 hex digits; `unpinned` until `tunemake lock` has run.",
-    )
-    dtype: Literal["bfloat16", "float16", "float32"] = leaf(
-        of=("adapter",), description="Type that the base weights are loaded in for training."
-    )
-
-    @model_validator(mode="after")
-    def _revision_fits(self) -> Model:
-        if self.revision is None:
-            return self
-        if not isinstance(self.base, str) or not HUB_ID.match(self.base):
-            raise ValueError("revision belongs to a hub id such as Qwen/Qwen2-7B-Instruct")
-        if self.revision != UNPINNED and not COMMIT.match(self.revision):
-            raise ValueError("revision must be a commit (40 hex digits) or `unpinned`, never a branch")
-        return self
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the base is fetched from a model hub."""
-        return self.revision is not None
-
-
-class Lora(Section):
-    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
-
-    method: Literal["lora"] = leaf(of=("adapter",), description="Tuning method.")
-    r: int = leaf(of=("adapter",), description="Rank of the update matrices.", gt=0)
-    lora_alpha: int = leaf(
-        of=("adapter",), description="Scaling numerator: updates are scaled by lora_alpha / r.", gt=0
-    )
-    lora_dropout: float = leaf(
-        0.0, of=("adapter",), description="Dropout probability on the adapter's input.", ge=0, lt=1
-    )
-    target_modules: Literal["all-linear"] | list[str] = leaf(
-        "all-linear",
-        of=("adapter",),
-        description="Names of the linear modules to adapt (last part of the name), or `all-linear`.",
-    )
-
-
-class Full(Section):
-    """Full fine-tuning: every weight is trained and the product is a whole model."""
-
-    method: Literal["full"] = leaf(of=("adapter",), description="Tuning method.")
-
-
-Tuning = Annotated[Lora | Full, Field(discriminator="method")]
+from workflow.recipe.optimisation import (
+    AdamW,
+    Optimizer,
+    Packing,
+    Plain,
+    Polynomial,
+    Schedule,
+    Validation,
+)
 
 
 class Training(Section):
     """The optimisation: what decides the trained weights."""
 
-    epochs: int = leaf(of=("adapter",), description="Passes over the training rows.", gt=0)
+    epochs: int | None = leaf(None, of=("adapter",), description="Passes over the training rows.", gt=0)
+    max_steps: int | None = leaf(
+        None, of=("adapter",), description="Optimizer steps, instead of `epochs`.", gt=0
+    )
+    batch_size: int = leaf(
+        of=("adapter",),
+        description="Rows, or packed sequences, per optimizer step: over all GPUs and accumulated passes.",
+        gt=0,
+    )
     learning_rate: float = leaf(of=("adapter",), description="Peak learning rate.", gt=0)
-    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = leaf(
-        "linear", of=("adapter",), description="Shape of the learning rate after warm-up."
+    lr_scheduler: Schedule = Field(
+        Plain(name="linear"), description="Shape of the learning rate, with its warm-up."
     )
-    warmup_ratio: float = leaf(
-        0.0, of=("adapter",), description="Share of all optimizer steps spent warming up.", ge=0, lt=1
-    )
-    batch_size: int = leaf(of=("adapter",), description="Rows per optimizer step, over all GPUs.", gt=0)
-    weight_decay: float = leaf(0.0, of=("adapter",), description="AdamW weight decay.", ge=0)
-    adam_beta1: float = leaf(0.9, of=("adapter",), description="AdamW beta 1.", ge=0, lt=1)
-    adam_beta2: float = leaf(0.999, of=("adapter",), description="AdamW beta 2.", ge=0, lt=1)
-    adam_epsilon: float = leaf(1e-8, of=("adapter",), description="AdamW epsilon.", gt=0)
+    optimizer: Optimizer = Field(AdamW(name="adamw"), description="What turns gradients into updates.")
     max_grad_norm: float = leaf(
         1.0, of=("adapter",), description="Gradients are clipped to this L2 norm; 0 switches it off.", ge=0
+    )
+    packing: Packing | None = Field(None, description="Several rows in one sequence; left out: none.")
+    group_by_length: bool = leaf(
+        False,
+        of=("adapter",),
+        description="Put rows of like length into one batch: less padding, another order of rows.",
+    )
+    validation: Validation | None = Field(None, description="Loss on rows that are not trained on.")
+    tf32: bool = leaf(
+        False,
+        of=("adapter",),
+        description="Let GPUs multiply float32 matrices with 10-bit mantissas (TensorFloat-32).",
     )
     log_steps: int = leaf(
         10, of=("adapter",), description="Optimizer steps between two lines of the loss log.", gt=0
@@ -117,6 +56,22 @@ class Training(Section):
     seed: int = leaf(
         of=("adapter",), description="Seed of row order, dropout and new weights.", ge=0, lt=2**32
     )
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Training:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("give either `epochs` or `max_steps`: how long it trains")
+        if self.packing and self.group_by_length:
+            raise ValueError("packed sequences have one length: `group_by_length` excludes `packing`")
+        schedule = self.lr_scheduler
+        if isinstance(schedule, Polynomial) and schedule.lr_end >= self.learning_rate:
+            raise ValueError(f"lr_scheduler.lr_end {schedule.lr_end} is not below the learning_rate")
+        if self.max_steps and schedule.warmup_steps >= self.max_steps:
+            raise ValueError(f"the warm-up of {schedule.warmup_steps} steps is longer than the training")
+        return self
+
+
+Device = Literal["cpu", "nvme"]
 
 
 class DeepSpeed(Section):
@@ -126,6 +81,44 @@ class DeepSpeed(Section):
         of=("adapter",),
         description="ZeRO stage: 0 replicates; 1 shards optimizer state, 2 also gradients, 3 also weights.",
     )
+    offload_optimizer: Device | None = leaf(
+        None,
+        of=("adapter",),
+        description="Keep optimizer state in main memory (`cpu`, stages 1 to 3) or on disk (`nvme`, stage 3) "
+        "and update there.",
+    )
+    offload_parameters: Device | None = leaf(
+        None, of=("adapter",), description="Keep weights in main memory or on disk; stage 3 only."
+    )
+    config: str | None = leaf(
+        None,
+        of=(SOURCE,),
+        description="A DeepSpeed JSON file of your own, relative to the recipe: taken over where the recipe "
+        "says nothing, refused where it contradicts the recipe.",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _offload_fits_the_stage(self) -> DeepSpeed:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3: stage 0 shards nothing")
+        if self.offload_optimizer == "nvme" and self.zero_stage != 3:
+            raise ValueError("offload_optimizer nvme needs zero_stage 3; `cpu` works from stage 1 on")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("offload_parameters needs zero_stage 3: lower stages keep whole weights")
+        return self
+
+    @property
+    def uses_disk(self) -> bool:
+        """Whether anything is kept on disk while training."""
+        return "nvme" in (self.offload_optimizer, self.offload_parameters)
+
+
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
+    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+"""What transformers can report to (transformers.integrations, 5.23)."""
 
 
 class Execution(Section):
@@ -148,9 +141,28 @@ class Execution(Section):
         of=(EXECUTION,),
         description="Recompute activations in the backward pass: less memory, about 30 % slower.",
     )
-    save_steps: int = leaf(100, of=(EXECUTION,), description="Optimizer steps between two checkpoints.", gt=0)
+    save_steps: int | None = leaf(
+        None,
+        of=(EXECUTION,),
+        description="Optimizer steps between two checkpoints; default: 100.",
+        gt=0,
+    )
+    save_epochs: int | None = leaf(
+        None, of=(EXECUTION,), description="Epochs between two checkpoints, instead of `save_steps`.", gt=0
+    )
     keep_checkpoints: int = leaf(
         2, of=(EXECUTION,), description="Newest checkpoints kept while training.", gt=0
+    )
+    report_to: list[Tracker] = leaf(
+        [],
+        of=(EXECUTION,),
+        description="Trackers that are told the losses too; their keys come from the environment alone.",
+    )
+    nvme_path: str | None = leaf(
+        None,
+        of=(EXECUTION,),
+        description="Folder on a fast disk for what DeepSpeed keeps in `nvme`.",
+        min_length=1,
     )
     gpu_memory_utilization: float = leaf(
         0.9, of=(EXECUTION,), description="Share of GPU memory that vLLM may use.", gt=0, le=1
@@ -161,3 +173,9 @@ class Execution(Section):
         description="vLLM context in tokens; default: what the longest prompt and max_tokens need.",
         gt=0,
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_save(self) -> Execution:
+        if self.save_steps and self.save_epochs:
+            raise ValueError("save_steps and save_epochs both say when a checkpoint is written; give one")
+        return self

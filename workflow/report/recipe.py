@@ -8,7 +8,11 @@ import yaml
 
 from workflow.recipe import Recipe
 
-METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full tuning"}
+METHODS = {
+    "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "rslora": "rsLoRA", "lora_plus": "LoRA+",
+    "pissa": "PiSSA", "ia3": "(IA)³", "full": "full tuning", "prompt_tuning": "prompt tuning",
+    "p_tuning": "P-tuning", "prefix_tuning": "prefix tuning", "combined": "combined adapters",
+}  # fmt: skip
 
 
 def title(recipe: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ class Training:
     """The curves over optimizer steps; a loss that is not finite is counted, not drawn."""
 
     loss: Curve
+    held_out: Curve
     rate: Curve
     epochs: float | None
     broken: int
@@ -42,7 +43,8 @@ class Training:
     @property
     def charts(self) -> list[tuple[str, str, Line]]:
         """Name, style and line of each chart."""
-        named = [("loss", "tall", self.loss), ("learning rate", "low", self.rate)]
+        named = [("loss", "tall", self.loss), ("validation loss", "low", self.held_out)]
+        named.append(("learning rate", "low", self.rate))
         return [(name, style, Line.through(curve)) for name, style, curve in named if curve]
 
 
@@ -55,11 +57,11 @@ def read_training(inputs: Inputs) -> Training | None:
     if "adapter" not in inputs:
         return None
     logged = [record for record in inputs.records("adapter", LOSS) if _number(record.get("loss")) is not None]
-    loss, rate = _curve(logged, "loss"), _curve(logged, "learning_rate")
+    loss, held_out, rate = (_curve(logged, name) for name in ("loss", "eval_loss", "learning_rate"))
     if not loss:
         return None
     facts = read_json(inputs.folders["adapter"] / FACTS)
-    return Training(loss, rate, _number(logged[-1].get("epoch")), len(logged) - len(loss), facts)
+    return Training(loss, held_out, rate, _number(logged[-1].get("epoch")), len(logged) - len(loss), facts)
 
 
 def _curve(logged: list[dict[str, Any]], name: str) -> Curve:

@@ -7,12 +7,15 @@ byte of it was compared with the manifest, so that no foreign pickle can slip in
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from workflow.errors import BuildError
 from workflow.progress import say
+from workflow.recipe.optimisation import Validation
 from workflow.store.address import canonical
 from workflow.store.files import digests_of, files_in, read_json, remove_tree, write_atomic
+from workflow.training.verdict import losses_of, verdict
 
 MANIFEST = "tunemake.json"
 
@@ -43,17 +46,46 @@ def numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that can be trusted; broken newer ones are deleted, and that is said."""
+def at_step(folder: Path, step: int) -> Path:
+    """The checkpoint of an optimizer step."""
+    return folder / f"checkpoint-{step}"
+
+
+def newest_whole(folder: Path, needs: Callable[[Path], Path | None] = lambda _: None) -> Path | None:
+    """The newest checkpoint that can be trusted; broken newer ones are deleted, and that is said.
+
+    Args:
+        folder: Where they are.
+        needs: Another checkpoint that one cannot do without, as that with the best weights so far.
+    """
     for checkpoint in numbered(folder):
         if is_whole(checkpoint):
-            return checkpoint
-        say(f"adapter: {checkpoint.name} is incomplete and left out")
+            other = needs(checkpoint)
+            if other in (None, checkpoint) or is_whole(other):
+                return checkpoint
+            say(f"adapter: {checkpoint.name} is left out, {other.name} that it needs is incomplete")
+        else:
+            say(f"adapter: {checkpoint.name} is incomplete and left out")
         remove_tree(checkpoint)
     return None
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
+def rotate(folder: Path, keep: int, needs: Callable[[Path], Path | None] = lambda _: None) -> None:
+    """Delete all but the newest `keep` checkpoints and those that they need."""
+    newest = numbered(folder)[:keep]
+    kept = {*newest, *(needs(checkpoint) for checkpoint in newest)}
     for checkpoint in numbered(folder)[keep:]:
-        remove_tree(checkpoint)
+        if checkpoint not in kept:
+            remove_tree(checkpoint)
+
+
+def best_of(validation: Validation | None, folder: Path) -> Callable[[Path], Path | None]:
+    """Function: checkpoint -> that with the best weights so far, which the product may be made from."""
+
+    def needed(checkpoint: Path) -> Path | None:
+        if validation is None or validation.keep == "last":
+            return None
+        best = verdict(losses_of(checkpoint), validation).best
+        return at_step(folder, best) if best is not None else None
+
+    return needed

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
-from transformers.pytorch_utils import Conv1D
 
+from workflow.checkpoint import same_weights
 from workflow.errors import BuildError
 from workflow.models import tokenizer_files
-from workflow.recipe.training import Lora, Tuning
+from workflow.recipe.tuning import Full, Pissa, Qlora
 from workflow.store.files import remove_tree
+from workflow.training.methods import initialise, peft_config, quantized, tuning_of
 from workflow.training.spec import Spec
-
-LISTED = 20
-"""Module names shown when none matches."""
+from workflow.training.targets import check_names, empty_model, is_tied, output_name
 
 
 def load_model(spec: Spec, folder: Path, seed: int) -> Any:
@@ -30,50 +27,55 @@ def load_model(spec: Spec, folder: Path, seed: int) -> Any:
     Weights that plain AdamW itself updates are held in float32, as DeepSpeed's masters are: in bfloat16 an
     update smaller than 1/256 of a weight is lost, and float16 gradients cannot be unscaled.
     """
-    tuning = _tuning(spec)
+    tuning = tuning_of(spec.slice)
     dtype = getattr(torch, spec.slice["model"]["dtype"])
-    if not isinstance(tuning, Lora) and not spec.slice["deepspeed"]:
+    if isinstance(tuning, Full) and not spec.slice["deepspeed"]:
         dtype = torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
-    )
+    base: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    if isinstance(tuning, Qlora):
+        base |= quantized(tuning.quantization, dtype, [output_name(empty_model(folder))])
+    model = AutoModelForCausalLM.from_pretrained(folder, **base)
     model.config.use_cache = False
-    if spec.gradient_checkpointing and isinstance(tuning, Lora):
-        model.enable_input_require_grads()
-    if not isinstance(tuning, Lora):
+    if isinstance(tuning, Full):
         return model
+    if spec.gradient_checkpointing:
+        model.enable_input_require_grads()
     set_seed(seed)
-    return _with_adapter(model, tuning)
+    return _with_adapter(spec, model, tuning)
 
 
-def check_targets(spec: Spec) -> None:
-    """Compare the recipe's target modules with the model, before anything is loaded or sharded.
+def check_tuning(spec: Spec) -> None:
+    """Compare the names in the recipe with the model, before anything is loaded or sharded.
 
     Raises:
         BuildError: One matches nothing in the model.
     """
-    tuning = _tuning(spec)
-    if isinstance(tuning, Lora):
-        check_target_modules(Path(spec.model), tuning.target_modules)
+    check_names(tuning_of(spec.slice), Path(spec.model))
 
 
-def _tuning(spec: Spec) -> Any:
-    return TypeAdapter(Tuning).validate_python(spec.slice["tuning"])
+def _with_adapter(spec: Spec, model: Any, tuning: Any) -> Any:
+    from peft import get_peft_model, get_peft_model_state_dict
+
+    adapted = get_peft_model(model, peft_config(tuning, is_tied(model)))
+    if not spec.slice["deepspeed"]:
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if isinstance(tuning, Pissa):
+        fresh = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        adapted.drawn = {name: tensor.float().cpu().clone() for name, tensor in fresh.items()}
+    if spec.start:
+        adapted.started_from = initialise(adapted, Path(spec.start))
+        if os.environ.get("RANK", "0") == "0":
+            counts = ", ".join(f"{count} {name}" for name, count in adapted.started_from.items())
+            with spec.progress.open("a") as file:
+                file.write(f"adapter: tensors of the adapter it starts from: {counts}\n")
+    return adapted
 
 
-def _with_adapter(model: Any, tuning: Lora) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    targets = tuning.target_modules
-    config = LoraConfig(
-        r=tuning.r,
-        lora_alpha=tuning.lora_alpha,
-        lora_dropout=tuning.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+def has_weights(folder: Path) -> bool:
+    """Whether a model folder has weights: one from scratch has none."""
+    return any(folder.glob("*.safetensors"))
 
 
 def base_folder(spec: Spec, seed: int) -> Path:
@@ -84,7 +86,7 @@ def base_folder(spec: Spec, seed: int) -> Path:
     for rank 0 when the group forms.
     """
     folder, drawn = Path(spec.model), Path(spec.folder).parent / "scratch"
-    if list(folder.glob("*.safetensors")):
+    if has_weights(folder):
         return folder
     if int(os.environ.get("RANK", "0")) == 0 and not drawn.exists():
         temporary = drawn.with_name("scratch.tmp")
@@ -96,43 +98,14 @@ def base_folder(spec: Spec, seed: int) -> Path:
     return drawn
 
 
-def linear_modules(folder: Path) -> dict[str, str]:
-    """Full name -> last part of every linear module of a model, read from its config on the meta device."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return {
-        name: name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    }
-
-
-def check_target_modules(folder: Path, targets: str | Sequence[str]) -> None:
-    """Make sure that each target names a linear module of the model in `folder`.
-
-    Raises:
-        BuildError: One does not; the message lists what there is.
-    """
-    if isinstance(targets, str):
-        return
-    last = set(linear_modules(folder).values())
-    missing = [target for target in targets if target.rpartition(".")[2] not in last]
-    if missing:
-        raise BuildError(
-            f"tuning.target_modules: {', '.join(missing)} match nothing in the model; "
-            f"its linear modules are {', '.join(sorted(last)[:LISTED])}"
-        )
-
-
 def save_model(spec: Spec, trainer: Any) -> None:
     """Write the trained weights to `spec.out`, without what differs between two equal runs."""
     out, temporary = Path(spec.out), Path(spec.folder) / "final"
     first = int(os.environ.get("RANK", "0")) == 0
-    if isinstance(_tuning(spec), Lora):
+    if not isinstance(tuning_of(spec.slice), Full):
         tensors = _trained(spec, trainer.model)  # a collective
         if first:
-            _save_adapter(trainer.model, tensors, out)
+            save_adapter(trainer.model, tensors, out)
         return
     if spec.slice["deepspeed"] and spec.slice["deepspeed"]["zero_stage"] == 3:
         trainer.save_model(str(temporary))  # a collective: ZeRO-3 gathers here
@@ -143,12 +116,17 @@ def save_model(spec: Spec, trainer: Any) -> None:
     if first:
         _save_whole(temporary, Path(spec.model), out)
         remove_tree(temporary)
+        if has_weights(Path(spec.model)) and same_weights(Path(spec.model), out):
+            raise BuildError(
+                "the trained model is its base, byte by byte: updates were lost in rounding; train longer, "
+                "or with a higher learning rate"
+            )
 
 
 def _trained(spec: Spec, model: Any) -> dict[str, torch.Tensor]:
     """The adapter's weights in float32, whatever the engine: DeepSpeed's masters where it keeps its own."""
     tensors = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):  # tied ones go by two names
         if not parameter.requires_grad:
             continue
         master = None
@@ -160,18 +138,57 @@ def _trained(spec: Spec, model: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _save_adapter(model: Any, tensors: dict[str, torch.Tensor], out: Path) -> None:
+def save_adapter(
+    model: Any, tensors: dict[str, torch.Tensor] | None, out: Path, name: str = "default"
+) -> None:
+    """Write an adapter as PEFT reads it, without what differs between two equal runs.
+
+    Args:
+        model: A PeftModel.
+        tensors: Its trained parameters by name; None: as the model holds them.
+        out: Folder to write to.
+        name: The adapter's name in the model.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    named = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
-    save_file(dict(sorted(named.items())), out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"].to_dict() | {"inference_mode": True}
-    config = json.loads(json.dumps(config, default=sorted))  # sets
-    if isinstance(config["target_modules"], list):
-        config["target_modules"] = sorted(config["target_modules"])
-    config["base_model_name_or_path"] = None  # a path of this machine says nothing elsewhere
-    (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    config = model.peft_config[name]
+    named = get_peft_model_state_dict(
+        model,
+        state_dict=None if config.is_prompt_learning else tensors,
+        adapter_name=name,
+        save_embedding_layers=False,
+    )
+    written = json.loads(json.dumps(config.to_dict() | {"inference_mode": True}, default=sorted))  # sets
+    if hasattr(model, "drawn"):
+        named = _as_plain_lora(named, model.drawn, written)
+    named = {key: tensor.float().cpu().contiguous() for key, tensor in sorted(named.items())}
+    save_file(named, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    if isinstance(written.get("target_modules"), list):
+        written["target_modules"] = sorted(written["target_modules"])
+    written["base_model_name_or_path"] = None  # a path of this machine says nothing elsewhere
+    (out / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+
+
+def _as_plain_lora(
+    trained: dict[str, torch.Tensor], drawn: dict[str, torch.Tensor], config: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """PiSSA's factors as those of plain LoRA on the untouched base: B A - B0 A0, at twice the rank.
+
+    As `subtract_mutated_init` in peft/tuners/lora/model.py; changes `config` to match.
+    """
+    for key in ("r", "lora_alpha"):
+        config[key] *= 2
+    for key in ("rank_pattern", "alpha_pattern"):
+        config[key] = {pattern: 2 * value for pattern, value in config[key].items()}
+    config["init_lora_weights"] = True
+    plain = dict(trained)
+    for name, tensor in trained.items():
+        if ".lora_A." in name:
+            plain[name] = torch.cat([tensor, drawn[name]], dim=0)
+        elif ".lora_B." in name:
+            plain[name] = torch.cat([tensor, -drawn[name]], dim=1)
+    return plain
 
 
 def _save_whole(source: Path, base: Path, out: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,6 @@ def batching(batch_size: int, processes: int, micro_batch: int | None) -> Batchi
     return Batching(processes, micro, share // micro)
 
 
-def optimizer_steps(rows: int, epochs: int, batch_size: int) -> int:
-    """Steps of a training: the epochs are one stream of rows, the last batch may be smaller."""
-    return math.ceil(rows * epochs / batch_size)
-
-
 @dataclass(frozen=True)
 class Spec:
     """One training, as the ranks read it from a JSON file."""
@@ -62,8 +56,14 @@ class Spec:
     micro_batch: int
     accumulation: int
     gradient_checkpointing: bool
-    save_steps: int
+    save_steps: int | None
+    save_epochs: int | None
     keep_checkpoints: int
+    deepspeed: dict[str, Any] | None = None
+    """The whole configuration of the engine."""
+    report_to: list[str] = field(default_factory=list)
+    start: str | None = None
+    """Folder of the adapter that training starts from."""
 
     @property
     def progress(self) -> Path:

@@ -1,0 +1,120 @@
+"""Sections that cannot go together, each with the sentence that says why and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from workflow.recipe.model import ScratchBase
+from workflow.recipe.tuning import Combined, Factors, Full, Pissa, PrefixTuning, Prompt, Qlora
+
+if TYPE_CHECKING:
+    from workflow.recipe.recipe import Recipe
+
+
+def training_is_whole(recipe: Recipe) -> str | None:
+    """Tuning, training and training rows belong together, save where nothing is trained."""
+    parts: dict[str, object] = {"training": recipe.training, "dataset.train": recipe.dataset.train}
+    if isinstance(recipe.tuning, Combined):
+        given = [name for name, part in {**parts, "deepspeed": recipe.deepspeed}.items() if part]
+        return f"tuning.method combined trains nothing: drop {', '.join(given)}" if given else None
+    parts = {"tuning": recipe.tuning, **parts}
+    missing = [name for name, part in parts.items() if part is None]
+    if missing and len(missing) < len(parts):
+        return f"training needs {', '.join(parts)}; missing: {', '.join(missing)}"
+    return None
+
+
+def scratch_is_trained_in_full(recipe: Recipe) -> str | None:
+    """A new model has neither weights to adapt nor answers to compare with."""
+    if not isinstance(recipe.model.base, ScratchBase):
+        return None
+    if not isinstance(recipe.tuning, Full):
+        return "a model from scratch has nothing to adapt: use `tuning.method: full`"
+    if recipe.scoring and "base" in recipe.scoring.compare:
+        return "a model from scratch has no base to compare with: drop scoring.compare"
+    return None
+
+
+def stage_3_can_train_it(recipe: Recipe) -> str | None:
+    """ZeRO-3 keeps no weight whole, and some methods need whole ones."""
+    if not recipe.deepspeed or recipe.deepspeed.zero_stage != 3:
+        return None
+    tuning = recipe.tuning
+    reasons = {
+        "quantised weights cannot be sharded": isinstance(tuning, Qlora),
+        "modules_to_save are copied before ZeRO-3 has whole weights": isinstance(tuning, Factors)
+        and bool(tuning.modules_to_save),
+        "PiSSA decomposes whole weights": isinstance(tuning, Pissa),
+        "trained prompts are computed from whole embeddings": isinstance(tuning, Prompt),
+    }
+    broken = [why for why, true in reasons.items() if true]
+    return f"deepspeed.zero_stage: {broken[0]}; use 0, 1 or 2" if broken else None
+
+
+def prompts_stay_beside_the_model(recipe: Recipe) -> str | None:
+    """A trained prompt changes no weight: nothing to merge, and vLLM loads no such adapter."""
+    tuning = recipe.tuning
+    if not isinstance(tuning, Prompt):
+        return None
+    if recipe.sampling and recipe.sampling.engine == "vllm":
+        return (
+            f"{tuning.method} has nothing to merge and vLLM cannot load it: "
+            "set sampling.engine to transformers"
+        )
+    if recipe.training and recipe.training.packing:
+        return f"{tuning.method} puts its prompt before a sequence, not before each row in it: drop packing"
+    if isinstance(tuning, PrefixTuning) and recipe.execution.gradient_checkpointing:
+        return (
+            "prefix_tuning puts its prefix where recomputed activations do not see it: "
+            "set execution.gradient_checkpointing to false"
+        )
+    return None
+
+
+def engine_fits(recipe: Recipe) -> str | None:
+    """What DeepSpeed and the optimizer both want to do."""
+    if not recipe.deepspeed:
+        return None
+    if not recipe.training:
+        return "deepspeed is for training: add `training` or drop it"
+    optimizer, stage = recipe.training.optimizer.name, recipe.deepspeed.zero_stage
+    if optimizer == "adafactor" and stage:
+        return "adafactor needs whole matrices, ZeRO cuts them up: use zero_stage 0 or adamw"
+    if optimizer == "paged_adamw_8bit" and recipe.deepspeed.offload_optimizer:
+        return "paged_adamw_8bit moves its state itself: drop offload_optimizer or use adamw"
+    if recipe.deepspeed.uses_disk and not recipe.execution.nvme_path:
+        return "offloading to nvme needs `execution.nvme_path`, a folder on that disk"
+    return None
+
+
+def rows_fit_a_pack(recipe: Recipe) -> str | None:
+    """A packed sequence holds the longest row that the limits allow."""
+    packing = recipe.training.packing if recipe.training else None
+    if not packing:
+        return None
+    prompt = recipe.prompt
+    longest = prompt.max_length or (prompt.max_source_length or 0) + (prompt.max_target_length or 0)
+    if longest == "model":
+        return "training.packing needs prompt.max_length as a number, to compare with its length"
+    if packing.length < longest:
+        return (
+            f"training.packing.length {packing.length} is less than the {longest} tokens that section "
+            f"prompt allows a row: use {longest} or more"
+        )
+    return None
+
+
+RULES: tuple[Callable[[Recipe], str | None], ...] = (
+    training_is_whole,
+    scratch_is_trained_in_full,
+    stage_3_can_train_it,
+    prompts_stay_beside_the_model,
+    engine_fits,
+    rows_fit_a_pack,
+)
+
+
+def broken(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with a recipe as a whole."""
+    yield from (why for rule in RULES if (why := rule(recipe)))
