@@ -15,10 +15,7 @@ from tiny_predictions import manifest
 
 from workflow.errors import BuildError
 from workflow.products.report import make
-from workflow.report.charts import POINTS, Axis, Line, histograms
-from workflow.report.page import number, size
-from workflow.report.recipe import title
-from workflow.report.samples import SHOWN, shortened
+from workflow.report.samples import SHOWN
 from workflow.store.build import Job
 from workflow.tokens import TokenRow, digest_of_row, shard_bytes
 
@@ -258,6 +255,13 @@ def test_roles_may_be_absent(whole: tuple[Job, str], tmp_path: Path, missing: li
     assert ("Not scored." in text) == ("scores" in missing)
 
 
+def test_texts_stand_beside_their_references(whole: tuple[Job, str], tmp_path: Path) -> None:
+    found = {role: path for role, path in whole[0].inputs.items() if role not in ("voted", "scores")}
+    html = page(job(tmp_path, found, {**RECIPE, "voting": None}))
+    assert html.count("<article>") == SHOWN and plain(html).count("Gold: ") == SHOWN
+    assert "draw 3</span>" in html and "no answer" not in html and "Vote:" not in html
+
+
 def test_a_product_in_two_roles_counts_once(whole: tuple[Job, str], tmp_path: Path) -> None:
     found = dict.fromkeys(("base", "greedy"), whole[0].inputs["greedy"])
     text = plain(page(job(tmp_path, found, {"model": {"base": "m"}})))
@@ -280,28 +284,3 @@ def test_unscored_and_damaged_run_records(tmp_path: Path) -> None:
     text = plain(page(made))
     assert "Not scored: none of the 7 test rows has a gold answer." in text
     assert "not recorded" in text
-
-
-def test_axes() -> None:
-    assert Axis.over(0, 0.87, 4).ticks == [(0, "0"), (50, "0.5"), (100, "1.0")]
-    assert [label for _, label in Axis.over(0, 1e-4, 2).ticks] == ["0", "5e-5", "1e-4"]
-    assert [label for _, label in Axis.over(0, 2300, 5, whole=True).ticks][:3] == ["0", "500", "1,000"]
-    assert Axis.over(0, 0, 4).place(0) == 0
-
-
-def test_charts() -> None:
-    (chart,) = histograms({"a": Counter({1: 2, 3: 4}), "b": Counter()})
-    assert (chart.rows, chart.median, chart.longest) == (6, 3, 3)
-    assert max(height for *_, height in chart.bars) == chart.y.place(4)
-    assert Line.through([(5, 1.0)]).points == "100,0"
-    assert len(Line.through([(i, 1.0) for i in range(10_000)]).points.split()) <= POINTS
-
-
-def test_figures_for_people() -> None:
-    assert [number(v) for v in (1234567, 0.123456, 4211.7, "<x>")] == ["1,234,567", "0.1235", "4,212", "<x>"]
-    sizes = " ".join(size(v) for v in (12, 1500, 2_210_000_000, 3e15, None))
-    assert sizes == "12 B 1.5 kB 2.2 GB 3000.0 TB –"
-    assert shortened("ab" * 500, 90).endswith("ab" * 15)
-    assert title({"model": {"base": {"recipe": "tiny"}}, "tuning": {"method": "full"}}) == (
-        "model of recipe tiny, full tuning"
-    )
