@@ -21,9 +21,11 @@ from token_rows import row as single
 from workspace import Folder, environment, folder
 
 from workflow.cli import main
-from workflow.products import shards
+from workflow.products import MAKERS, shards
 from workflow.report.inputs import Inputs
 from workflow.report.rows import PIECES, training_rows
+from workflow.settle import settle
+from workflow.store.build import Resources, build
 from workflow.tokens import TokenRow, read_rows
 from workflow.tokens_shown import _painted, backend_of, first_rows, pieces, visible
 
@@ -104,7 +106,10 @@ def test_the_report_marks_the_trained_tokens(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     place = folder(tmp_path_factory.mktemp("shown") / "w")
-    place.make("small", "shards_train", "overlap")
+    graph, store = place.graph("small"), place.store
+    for node in (inner for name in ("shards_train", "overlap") for inner in graph.node(name).closure()):
+        settle(store, node)
+        build(store, node.product, node.address, MAKERS[node.product], Resources())
     return place
 
 
