@@ -25,9 +25,10 @@ from workflow.products import MAKERS, shards
 from workflow.report.inputs import Inputs
 from workflow.report.rows import PIECES, training_rows
 from workflow.settle import settle
+from workflow.show_rows import _painted
 from workflow.store.build import Resources, build
 from workflow.tokens import TokenRow, read_rows
-from workflow.tokens_shown import _painted, backend_of, first_rows, pieces, visible
+from workflow.tokens_shown import backend_of, first_rows, pieces, visible
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], **chosen: Any) -> list[TokenRow]:

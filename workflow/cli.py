@@ -212,7 +212,7 @@ def _show(options: argparse.Namespace) -> None:
     folder, recipe, _ = asked(options.recipe)
     draw = Draw(Store.here(), folder)
     if options.rows or options.row:
-        from workflow.tokens_shown import colours, show_rows
+        from workflow.show_rows import colours, show_rows
 
         print(show_rows(draw, recipe, max(1, options.rows or 0), options.row, colours()))
     elif options.mermaid:
