@@ -98,20 +98,19 @@ def test_the_short_way_is_taken_where_contents_are_only_put_out() -> None:
     assert [template for template in SEEN if is_opaque(parse(template))] == []
 
 
+@pytest.fixture(scope="module")
+def opaque() -> list[Chat]:
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    return [replace(Chat.read(tokenizer()), template=template, names=names) for template in OPAQUE]
+
+
 @settings(max_examples=200, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), st.text(max_size=5)), min_size=1
-    )
-)
-def test_the_short_way_gives_the_same_text(turns: list[tuple[str, str]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(max_size=5)), min_size=1))
+def test_the_short_way_gives_the_same_text(opaque: list[Chat], turns: list[tuple[str, str]]) -> None:
     messages = [{"role": role, "content": content} for role, content in turns]
-    for template in OPAQUE:
-        names = {"bos_token": "<s>", "eos_token": "</s>"}
-        chat = replace(Chat.read(tokenizer()), template=template, names=names)
-        assert [chat.text(messages, turn) for turn in (True, False)] * 2 == [
-            chat._rendered(messages, turn) for turn in (True, False)
-        ] * 2
+    for chat in opaque:
+        for open_turn in (True, False):
+            assert chat.text(messages, open_turn) == chat._rendered(messages, open_turn)
 
 
 @pytest.mark.parametrize(

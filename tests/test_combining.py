@@ -135,6 +135,7 @@ def combined(of: str = OF) -> str:
     return re.sub("(  train|training|deepspeed): .*\n", "", tuned(f"{{method: combined, {of}}}"))
 
 
+@pytest.mark.slow
 def test_an_adapter_is_behind_those_it_is_made_from(place: Folder) -> None:
     write(place, "started", tuned(LORA.replace("lora,", "lora, initialise: {recipe: small},")))
     write(place, "mixed", tuned(LORA.replace("lora,", f"lora, initialise: {{{OF}}},")))
