@@ -8,7 +8,8 @@ from typing import Any
 SECTIONS: dict[str, dict[str, str]] = {
     "rows": {"split": "dataset.split", "": "dataset.{split}"},
     "mixture": {"": "dataset.{split}"},
-    "shards": {"": "prompt"},
+    "shards": {"gate": "gate", "": "prompt"},
+    "overlap": {"": "gate"},
     "tokenizer": {"hub": "model.base", "scratch": "model.base", "": "model"},
     "model": {"hub": "model.base", "scratch": "model.base", "": "model"},
     "adapter": {"": ""},
