@@ -36,10 +36,10 @@ def write_inputs(root: Path, steps: int) -> dict[str, Path]:
     """A Qwen2 of 2 M parameters with random weights, and rows of 64 to 128 tokens."""
     import torch
     from tiny_training import token_rows
-    from token_rows import write_rendering, write_shard
+    from token_rows import write_shard
     from transformers import AutoModelForCausalLM, Qwen2Config
 
-    from workflow.tokens import Rendering
+    from workflow.tokens import Rendering, write_rendering
 
     config = Qwen2Config(
         hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
@@ -50,7 +50,7 @@ def write_inputs(root: Path, steps: int) -> dict[str, Path]:
     (root / "model/tokenizer.json").write_text("{}")
     (root / "shards").mkdir()
     write_shard(root / "shards", 0, token_rows(steps * SETTINGS["batch_size"], tokens=64))
-    write_rendering(root / "shards", Rendering([2], 0))
+    write_rendering(root / "shards", Rendering([2], [], 0))
     return {"shards": root / "shards", "model": root / "model"}
 
 

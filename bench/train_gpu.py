@@ -62,10 +62,10 @@ def write_inputs(root: Path, size: Size) -> None:
     """Model and token rows, the same every time."""
     import numpy as np
     import torch
-    from token_rows import write_rendering, write_shard
+    from token_rows import write_shard
     from transformers import AutoModelForCausalLM, Qwen2Config
 
-    from workflow.tokens import Rendering, TokenRow
+    from workflow.tokens import Rendering, TokenRow, write_rendering
 
     torch.manual_seed(1)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -80,7 +80,7 @@ def write_inputs(root: Path, size: Size) -> None:
         rows.append(TokenRow(f"row-{i:05d}", ids, (np.arange(n) >= n // 2).astype(np.uint8), int(n) // 2))
     (root / "shards").mkdir()
     write_shard(root / "shards", 0, rows)
-    write_rendering(root / "shards", Rendering([2], 0))
+    write_rendering(root / "shards", Rendering([2], [], 0))
 
 
 def ours(root: Path, folder: Path, size: Size, packed: bool) -> dict[str, Any]:

@@ -227,10 +227,10 @@ def test_the_share_that_limits_may_cut(tmp_path: Path) -> None:
     rows = [{**row(turns("一" * n, "答")), "id": f"r{n:02d}"} for n in range(1, 11)]
     sizes = [len(one.input_ids) for one in made(tmp_path / "all", rows)[1]]
     told = {"overflow": "drop", "max_length": sizes[7]}
-    counts, _ = made(tmp_path / "most", rows, max_cut=0.2, **told)
+    counts, _ = made(tmp_path / "most", rows, gate={"max_cut": 0.2}, **told)
     assert counts["dropped"] == 2
-    with pytest.raises(BuildError, match=r"2 of 10 rows \(20.0%\) are over the limits .*max_cut 0.19 allows"):
-        made(tmp_path / "few", rows, max_cut=0.19, **told)
+    with pytest.raises(BuildError, match=r"2 of 10 rows \(20.0%\) are over .*gate.max_cut 0.19 allows"):
+        made(tmp_path / "few", rows, gate={"max_cut": 0.19}, **told)
 
 
 def test_equal_messages_with_other_weights_are_other_rows(tmp_path: Path) -> None:

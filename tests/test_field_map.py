@@ -178,7 +178,10 @@ EDITS = [
     Edit("prompt.stop", "max_length: 256", "max_length: 256, stop: '###'", PLAIN),
     _add("prompt.train_on", "train_on: all_assistant"),
     _add("prompt.history", "history: 2"),
-    _add("prompt.max_cut", "max_cut: 0.5"),
+    Edit("gate.max_cut", "voting:", "gate: {max_cut: 0.5}\nvoting:"),
+    Edit("gate.max_duplicates", "voting:", "gate: {max_duplicates: 0.5}\nvoting:"),
+    Edit("gate.min_trained", "voting:", "gate: {min_trained: 0.5}\nvoting:"),
+    Edit("gate.max_contaminated", "voting:", "gate: {max_contaminated: 0.5}\nvoting:"),
     Edit("model.base", "org/model", "org/other", HUB),
     Edit("model.revision", "a" * 40, "b" * 40, HUB),
     Edit("model.dtype", "dtype: float32", "dtype: bfloat16"),
@@ -272,6 +275,8 @@ EDITS = [
     Edit("voting.answer.match", "match: last", "match: first"),
     Edit("voting.ties", "ties: first", "ties: abstain"),
     Edit("scoring.compare", "compare: [base]", "compare: []"),
+    Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
+    _add("scoring.stem", "stem: false"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
     Edit("execution.processes", "processes: 1", "processes: 2"),
@@ -292,7 +297,7 @@ EDITS = [
     Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
     Edit("model.base.stand_in.like", "tiny-qwen2", "copy", STAND_IN.replace("family: qwen2", LIKE)),
 ]
-SAME = {"voting.rule", "scoring.metrics"}
+SAME = {"voting.rule"}
 """Leaves with one value only, so far."""
 
 
@@ -382,7 +387,7 @@ def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: 
     differ = {told[0][a][0] for a in told[0].keys() & told[1].keys() if told[0][a] != told[1][a]}
     allowed = {
         "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
-        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"},
+        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(),
     }  # fmt: skip
     seen = declared(edit) & {EXECUTION, SOURCE}
     assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())

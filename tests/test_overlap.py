@@ -46,7 +46,8 @@ def test_exact_and_normalised_pairs(tmp_path: Path) -> None:
     assert written["normalised"] == [["r1", "t1"], ["r1", "t2"], ["r2", "t1"], ["r2", "t2"], ["r4", "t4"]]
     assert counts == {
         "train_rows": 4, "test_rows": 4, "exact_pairs": 2, "exact_test_rows": 1,
-        "normalised_pairs": 5, "normalised_test_rows": 3,
+        "normalised_pairs": 5, "normalised_test_rows": 3, "similar_pairs": 0, "similar_test_rows": 0,
+        "contaminated_test_rows": 3, "longest_match": 0,
     }  # fmt: skip
     assert {key: written[key] for key in counts} == counts
 

@@ -22,7 +22,8 @@ TUNED = """\
 dataset:
   train: {path: data/mine.jsonl, format: text, sample: {n: 9, seed: 4}}
   split: {test: 0.01}
-prompt: {template: p.jinja, max_length: 100, max_cut: 0.1}
+prompt: {template: p.jinja, max_length: 100}
+gate: {max_cut: 0.1}
 model: {base: org/qwen2-7b, revision: unpinned, dtype: float16}
 tuning: {method: lora, r: 8, lora_alpha: 16, target_modules: [q_proj], layers_to_transform: [3, 4]}
 training:
@@ -82,6 +83,7 @@ def test_the_real_recipe_shares_no_training_with_its_rehearsal(tmp_path: Path) -
 
 def test_what_is_made_small(tmp_path: Path) -> None:
     told = small(with_rows(tmp_path)).model_dump(mode="json", exclude_unset=True)
+    assert "gate" not in told
     assert told["dataset"] == {
         "train": {
             "path": "data/rehearsal/mine.jsonl", "format": "text", "sample": {"n": 9, "seed": 4},
@@ -158,7 +160,8 @@ def test_a_fetched_models_own_files_are_used(tmp_path: Path, monkeypatch: pytest
     recipe = small(with_rows(tmp_path))
     assert recipe.model.base.stand_in.like == str(snapshot)  # type: ignore[union-attr]
     assert recipe.prompt.max_length == 100  # in the model's own tokens
-    assert recipe.prompt.max_cut == 0.1
+    assert recipe.gate is None  # the rows are not its own
+    assert small(with_rows(tmp_path, "data/mine.jsonl")).gate is not None
     (snapshot / "tokenizer.json").unlink()
     assert small(tmp_path).model.base.stand_in.family == "qwen2"  # type: ignore[union-attr]
 

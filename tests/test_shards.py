@@ -50,7 +50,7 @@ def test_mask_and_counts(tmp_path: Path, loaded: Renderer) -> None:
     assert one.trained.tolist() == [0] * one.prompt_tokens + [1] * len(labels)
     assert counts == {
         "rows": 1, "tokens": len(one.input_ids), "trained_tokens": len(labels), "longest": len(one.input_ids),
-        "dropped": 0, "truncated": 0, "cut_tokens": 0, "over_limit": 0,
+        "dropped": 0, "truncated": 0, "cut_tokens": 0, "over_limit": 0, "lost_answers": 0, "duplicates": 0,
     }  # fmt: skip
     assert read_rendering(tmp_path / "out").stop_token_ids == [418, 420]
 

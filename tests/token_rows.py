@@ -62,7 +62,7 @@ def job(
     (tmp_path / "p.jinja").write_text(TEMPLATE)
     chosen = {
         "split": split, "overflow": overflow,
-        "chat_template": "model", "stop": None, "train_on": "last", "history": None, "max_cut": None,
+        "chat_template": "model", "stop": None, "train_on": "last", "history": None, "gate": {},
         "max_length": total, "max_source_length": source, "max_target_length": target,
     }  # fmt: skip
     inputs = {"rows": tmp_path / "rows", "tokenizer": tokenizer()}

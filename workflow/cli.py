@@ -67,8 +67,7 @@ def _people(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     puzzles.add_argument("--split", choices=("train", "test"), default="train", help="no puzzle is in both")
     puzzles.add_argument("--factors", type=int, nargs=2, default=(2, 9), help="smallest and largest factor")
     puzzles.set_defaults(run=_puzzles)
-    doctor = commands.add_parser("doctor", help="check versions, GPUs, disk and known-bad combinations")
-    doctor.set_defaults(run=_doctor)
+    commands.add_parser("doctor", help="check versions, GPUs and disk").set_defaults(run=_doctor)
 
 
 def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,13 +77,8 @@ def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     forget.set_defaults(run=_forget)
     verify = commands.add_parser("verify", help="compare results byte for byte with what made them")
     verify.add_argument("path", type=Path, help="a published file, or results/<recipe>")
-    verify.add_argument(
-        "--rebuild",
-        nargs="?",
-        const="",
-        metavar="PRODUCT",
-        help="also make it (or this product) a second time elsewhere and compare",
-    )
+    again = "also make it (or this product) a second time elsewhere and compare"
+    verify.add_argument("--rebuild", nargs="?", const="", metavar="PRODUCT", help=again)
     verify.set_defaults(run=_verify)
     gc = commands.add_parser("gc", help="list what nobody needs any more; --delete deletes it")
     gc.add_argument("--delete", action="store_true", help="delete it")
@@ -108,9 +102,11 @@ def _explaining(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     diff.add_argument("one", help=f"{meant} (its last build)")
     diff.add_argument("other", help="the same")
     diff.set_defaults(run=_diff)
-    show = commands.add_parser("show", help="the graph of a recipe as a picture, with sizes, ages and logs")
+    show = commands.add_parser("show", help="the graph of a recipe as a picture, or rows as it trains them")
     show.add_argument("recipe", help=f"a {meant}")
     show.add_argument("--mermaid", action="store_true", help="print a Mermaid flowchart")
+    show.add_argument("--rows", type=int, metavar="N", help="print N training rows, token by token")
+    show.add_argument("--row", metavar="ID", help="print the training row of this id")
     show.set_defaults(run=_show)
 
 
@@ -214,8 +210,13 @@ def _show(options: argparse.Namespace) -> None:
     from workflow.why import asked
 
     folder, recipe, _ = asked(options.recipe)
-    if options.mermaid:
-        print(mermaid(Draw(Store.here(), folder), recipe))
+    draw = Draw(Store.here(), folder)
+    if options.rows or options.row:
+        from workflow.show_rows import colours, show_rows
+
+        print(show_rows(draw, recipe, max(1, options.rows or 0), options.row, colours()))
+    elif options.mermaid:
+        print(mermaid(draw, recipe))
     else:
         print(show(recipe, folder, Store.here(), _width()))
 
@@ -282,8 +283,7 @@ def _puzzles(options: argparse.Namespace) -> None:
 
     from workflow.puzzles import puzzles
 
-    low, high = options.factors
-    for row in puzzles(options.count, options.seed, options.split, factors=(low, high)):
+    for row in puzzles(options.count, options.seed, options.split, factors=options.factors):
         print(json.dumps(row, ensure_ascii=False))
 
 
@@ -294,7 +294,3 @@ def _doctor(options: argparse.Namespace) -> None:
     print(report.text)
     if report.problems:
         raise BuildError(f"{report.problems} problem(s) found; each line above says what to do")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,8 @@ _MODEL = {
 SECTIONS: dict[str, dict[str, str]] = {
     "rows": {"split": "dataset.split", "": "dataset.{split}"},
     "mixture": {"": "dataset.{split}"},
-    "shards": {"": "prompt"},
+    "shards": {"gate": "gate", "": "prompt"},
+    "overlap": {"": "gate"},
     "tokenizer": _MODEL,
     "model": _MODEL,
     "adapter": {"": ""},

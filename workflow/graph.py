@@ -16,6 +16,7 @@ from workflow.model_nodes import untrained
 from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
+from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.model import RecipeBase
 from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
@@ -139,7 +140,8 @@ class _Products:
                 found[f"shards_{split}"] = self._shards(split, found[f"rows_{split}"], found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
-            found["overlap"] = Node("overlap", inputs=both)
+            refused = slice_of(recipe.gate or Gate(), "overlap")
+            found["overlap"] = self._node("overlap", slice=refused, inputs=both)
         if recipe.tuning:
             found["adapter"] = self._adapter(found)
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
@@ -154,9 +156,12 @@ class _Products:
         return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
 
     def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
+        gate = slice_of(self.recipe.gate or Gate(), "shards")
+        if split == "test":  # what only training data can be refused for
+            gate = {"max_cut": gate["max_cut"]}
         return self._node(
             "shards",
-            slice={"split": split, **slice_of(self.recipe.prompt, "shards")},
+            slice={"split": split, **slice_of(self.recipe.prompt, "shards"), "gate": gate},
             inputs={"rows": rows, "tokenizer": tokenizer},
             sources={"template": self.folder / self.recipe.prompt.template},
         )
@@ -255,25 +260,30 @@ class _Products:
         beside = found["adapter"] if isinstance(recipe.tuning, Prompt) else None
         rows = found["rows_test"]
         found["predictions"] = draws = self._predictions(found, answering, False, beside)
-        if not recipe.voting:
-            return
-        found["voted"] = voted = self._node(
-            "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
-        )
+        inputs = {"draws": draws, "rows": rows}
+        if recipe.voting:
+            found["voted"] = self._node(
+                "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
+            )
         if not recipe.scoring:
             return
-        inputs = {"voted": voted, "draws": draws, "rows": rows}
+        chosen = slice_of(recipe.scoring, "scores")
+        if recipe.voting and "accuracy" in recipe.scoring.metrics:
+            inputs["voted"] = found["voted"]
+            chosen |= slice_of(recipe.voting, "scores")
+        if "overlap" in found:
+            inputs["overlap"] = found["overlap"]  # no scores of rows that the recipe refuses
         inputs["greedy"] = found["greedy"] = self._predictions(found, answering, True, beside)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)
-        chosen = slice_of(recipe.scoring, "scores") | slice_of(recipe.voting, "scores")
         found["scores"] = self._node("scores", slice=chosen, inputs=inputs)
         found["report"] = self._report(found)
 
     def _report(self, found: dict[str, Node]) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
         roles = [
-            *("rows_train", "rows_test", "overlap", "shards_train", "shards_test", "adapter", "merged"),
+            *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
+            *("adapter", "merged"),
             *("base", "greedy", "predictions", "voted", "scores"),
         ]
         inputs = {role: found[role] for role in roles if role in found}

@@ -155,7 +155,7 @@ def _prompt(prompt: Told, bytes_only: bool) -> Told:
         return prompt
     limits = ("max_length", "max_source_length", "max_target_length")
     longer = {name: STRETCH * prompt[name] for name in limits if isinstance(prompt.get(name), int)}
-    return {name: value for name, value in prompt.items() if name != "max_cut"} | longer
+    return prompt | longer
 
 
 def _shorten(told: Told) -> None:

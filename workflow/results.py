@@ -132,25 +132,69 @@ class Test(Result):
     )
 
 
+class TextMeasured(Result):
+    """Mean F1 over the problems with references, with its 95 % bootstrap interval (percentiles, problems)."""
+
+    mean: float = Field(
+        description="Mean F1, 0 to 1: of a row against its best reference (`draws`: mean over draws), then "
+        "over the rows of a problem, then over problems. An empty text has 0.",
+        ge=0,
+        le=1,
+    )
+    low: float = Field(description="2.5 % quantile of the mean over resampled problems.", ge=0, le=1)
+    high: float = Field(description="97.5 % quantile of the mean over resampled problems.", ge=0, le=1)
+    n: int = Field(description="Problems measured; a row that belongs to none is one.", ge=1)
+    length_rate: float = Field(
+        description="Share of the texts that max_tokens ended (finish_reason `length`).", ge=0, le=1
+    )
+
+
+class TextTest(Result):
+    """Paired bootstrap test of two systems, over problems."""
+
+    difference: float = Field(description="Mean F1 of the first-named system less the other's.", ge=-1, le=1)
+    low: float = Field(description="2.5 % quantile of the difference over resampled problems.", ge=-1, le=1)
+    high: float = Field(description="97.5 % quantile of the same.", ge=-1, le=1)
+    p: float = Field(
+        description="Twice the share of resamples in which the difference is 0 or on its other side; at "
+        "least 2 / (resamples + 1).",
+        ge=0,
+        le=1,
+    )
+
+
+class TextMetric(Result):
+    """One metric of texts against references."""
+
+    systems: dict[str, TextMeasured] = Field(
+        description="base: the untuned model, greedy (only when compared); greedy: the recipe's model, "
+        "greedy; draws: mean over all draws."
+    )
+    tests: dict[str, TextTest] = Field(description="greedy_vs_base: the gain of tuning.")
+
+
 class Scores(Result):
     """scores.json: what the predictions of a recipe are worth."""
 
     rows: int = Field(description="Rows of the test split.", ge=1)
     scored: int = Field(description="Rows with a known gold answer.", ge=0)
-    draws: int = Field(description="Draws per row behind each vote.", ge=1)
+    draws: int = Field(description="Draws per row.", ge=1)
     majority_answer: str | None = Field(
         default=None,
         description="What majority_class always answers: the most frequent gold answer of the scored rows, "
         "the first in the alphabet among equals; null when nothing is scored.",
     )
     systems: dict[str, Measured] = Field(
-        description="majority_class: one answer to every row; base: the untuned model, greedy (only when "
-        "compared); greedy: the recipe's model, greedy; draws: mean over all draws; single: the first draw "
-        "alone; voted: the vote of all draws. Empty when nothing is scored."
+        description="Accuracy. majority_class: one answer to every row; base: the untuned model, greedy "
+        "(only when compared); greedy: the recipe's model, greedy; draws: mean over all draws; single: the "
+        "first draw alone; voted: the vote of all draws. Empty without gold answers or without this metric."
     )
     tests: dict[str, Test] = Field(
         description="greedy_vs_base: the gain of tuning; voted_vs_single: of voting, against the first "
         "draw; voted_vs_greedy: of drawing and voting, against greedy. Empty when nothing is scored."
+    )
+    text_metrics: dict[str, TextMetric] = Field(
+        default={}, description="rouge1, rouge2, rougeL, rougeLsum, as far as the recipe asks for them."
     )
 
 

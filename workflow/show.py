@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.errors import BuildError
-from workflow.results import SCORES, Measured, Scores
+from workflow.results import SCORES, Measured, Scores, TextMetric
 from workflow.schemas import check
 from workflow.store.files import read_json
 
@@ -23,6 +23,8 @@ TESTS = {
     "voted_vs_single": ("voting", "the vote", "the first draw"),
     "voted_vs_greedy": ("voting", "the vote", "greedy"),
 }
+PAIRED = {"greedy_vs_base": ("tuning", "this model", "the base model")}
+TEXT_HEADER = ("F1 %", "95 % interval", "n", "cut at max_tokens %")
 HEADER = ("system", "accuracy %", "95 % interval", "n", "parsed %", "cut at max_tokens %")
 
 
@@ -44,11 +46,30 @@ def table(scores: Scores) -> str:
     Percentages have one decimal. `parsed`: texts with a valid answer; `cut at max_tokens`: texts that the
     token limit ended.
     """
-    if not scores.systems:
+    if not scores.systems and not scores.text_metrics:
         return f"not scored: none of the {scores.rows} test rows has a gold answer"
     rows = [_row(scores, name) for name in SYSTEMS if name in scores.systems]
-    lines = [*_aligned([HEADER, *rows]), *_notes(scores)]
-    return "\n".join([*lines, *(_words(scores, name) for name in TESTS if name in scores.tests)])
+    tables = ["\n".join(_aligned([HEADER, *rows]))] if rows else []
+    tables += [
+        "\n".join(_aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
+    ]
+    return "\n\n".join([*tables, "\n".join(notes(scores))]).rstrip("\n")
+
+
+def text_rows(scores: Scores, metric: str) -> list[Sequence[str]]:
+    """What a metric of texts has of each system: name, mean F1, interval, problems, texts cut."""
+    found = scores.text_metrics[metric].systems
+    return [
+        (
+            SYSTEMS[name].format(draws=scores.draws),
+            _percent(found[name].mean),
+            f"{_percent(found[name].low)} to {_percent(found[name].high)}",
+            str(found[name].n),
+            _percent(found[name].length_rate),
+        )
+        for name in SYSTEMS
+        if name in found
+    ]
 
 
 def _row(scores: Scores, name: str) -> Sequence[str]:
@@ -72,25 +93,40 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _notes(scores: Scores) -> list[str]:
-    """What the columns do not say, after an empty line."""
-    notes = [""]
+def notes(scores: Scores) -> list[str]:
+    """What the columns do not say: the baseline, rows left out, the tests in words."""
+    notes = []
     if scores.majority_answer is not None:
         notes.append(f"majority class: every row answered {scores.majority_answer}")
     if scores.scored < scores.rows:
         left = scores.rows - scores.scored
         notes.append(f"not scored: {left} of {scores.rows} rows, which have no gold answer")
+    notes += [_words(scores, name) for name in TESTS if name in scores.tests]
+    for metric, found in scores.text_metrics.items():
+        notes += [_paired(metric, name, found) for name in PAIRED if name in found.tests]
     return notes
 
 
 def _words(scores: Scores, name: str) -> str:
     """One test as a sentence: `tuning: this model alone is right on 31 rows, ...: p = 0.0054 (...)`."""
     (what, one, other), test = TESTS[name], scores.tests[name]
-    p = "p < 0.0001" if test.p < 0.0001 else f"p = {test.p:.4f}" if test.p < 0.1 else f"p = {test.p:.2f}"
     return (
         f"{what}: only {one} is right on {test.better} rows, only {other} on {test.worse}: "
-        f"{p} (exact McNemar test)"
+        f"{_chance(test.p)} (exact McNemar test)"
     )
+
+
+def _paired(metric: str, name: str, found: TextMetric) -> str:
+    (what, one, other), test = PAIRED[name], found.tests[name]
+    low, difference, high = (f"{100 * value:+.1f}" for value in (test.low, test.difference, test.high))
+    return (
+        f"{what}: {metric} of {one} less that of {other} is {difference} points, "
+        f"95 % interval {low} to {high}: {_chance(test.p)} (paired bootstrap)"
+    )
+
+
+def _chance(p: float) -> str:
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def closing(recipes: Sequence[str], results: Path = Path("results")) -> str:

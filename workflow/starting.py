@@ -36,6 +36,8 @@ prompt:
   max_length: 1024                  # tokens, prompt and answer
   overflow: error                   # or drop, truncate_left, truncate_right; always counted
 
+# gate: {{max_cut: 0.01, max_duplicates: 0.01, max_contaminated: 0}}   # shares; above one the build stops
+
 model:
   base: Qwen/Qwen2.5-0.5B-Instruct  # hub id, or a local folder (then without revision)
   revision: unpinned                # `tunemake lock recipes/{name}.yaml` writes the commit

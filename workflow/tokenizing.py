@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from workflow.bounds import shared_bounds
 from workflow.chat import Chat
@@ -147,10 +148,42 @@ class Tokenizing:
         row_ends = ends[last]
         prompts = row_ends - np.where(answers[last], lengths[last], 0)
         begins = [0, *row_ends[:-1].tolist()]
+        if self.train:
+            self._prove(ids, trained, row_ends, asked)
         return [
             TokenRow(one.id, ids[a:b], trained[a:b], prompt - a)
             for one, a, b, prompt in zip(asked, begins, row_ends.tolist(), prompts.tolist(), strict=True)
         ]
+
+    def _prove(
+        self, ids: NDArray[np.int32], trained: NDArray[np.uint8], row_ends: Any, asked: Sequence[Asked]
+    ) -> None:
+        """Refuse rows without a trained token, and trained stretches that do not end where generation does.
+
+        Whatever the renderer, the template and the tokenizer did, this looks at what came of it.
+        """
+        behind = np.append(trained[1:], 0).astype(np.uint8)
+        behind[row_ends - 1] = 0
+        ends = np.flatnonzero(trained > behind)
+        of = np.searchsorted(row_ends, ends, side="right")
+        rows_without = np.setdiff1d(np.arange(len(asked)), of)
+        if len(rows_without):
+            raise BuildError(f"row {asked[rows_without[0]].id}: no token of it is trained; leave the row out")
+        for i in np.flatnonzero(~self._stops(ids, ends)):
+            raise BuildError(
+                f"row {asked[of[i]].id}: what is trained ends with "
+                f"{self.renderer.backend.id_to_token(int(ids[ends[i]]))!r}, where no generation would stop; "
+                "correct prompt.stop, or the stop tokens in the model's generation_config.json"
+            )
+
+    def _stops(self, ids: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether generation stops behind the tokens at these places."""
+        if not self.chosen["stop"]:
+            return np.isin(ids[ends], self.renderer.chat.stop_ids)
+        stop = self.chosen["stop"]
+        tails = [ids[max(0, end - len(stop.encode())) : end + 1].tolist() for end in ends]
+        texts = self.renderer.backend.decode_batch(tails, skip_special_tokens=False)
+        return np.array([text.endswith(stop) for text in texts], bool)
 
     def _excess(self, row: TokenRow) -> int:
         return self.limits.excess(row.prompt_tokens, len(row.input_ids) - row.prompt_tokens)
@@ -160,7 +193,7 @@ class Tokenizing:
         if self.overflow == "drop_oldest_turn":
             return self._newest_rounds(row, asked)
         if self.overflow == "drop":
-            return self._left_out(row)
+            return self._left_out(row, asked)
         if self.overflow == "error" or self._excess(row) >= row.prompt_tokens:
             answer = len(row.input_ids) - row.prompt_tokens
             raise BuildError(
@@ -169,20 +202,22 @@ class Tokenizing:
             )
         return self._truncated(row, asked)
 
-    def _left_out(self, row: TokenRow) -> TokenRow:
+    def _left_out(self, row: TokenRow, asked: Asked) -> TokenRow:
         if self.train:
-            return TokenRow(row.id, row.input_ids[:0], row.trained[:0], 0, "dropped")
+            none = row.input_ids[:0], row.trained[:0]
+            return TokenRow(row.id, *none, 0, "dropped", lost_answers=len(asked.answers))
         return replace(row, outcome="over_limit")
 
     def _newest_rounds(self, row: TokenRow, asked: Asked) -> TokenRow:
         """Leave out the oldest rounds, as many as needed; the row, if its last round alone is too long."""
         for kept in range(rounds(asked.row) - 2, -1, -1):
-            asked = self._asked(last_rounds(asked.row, kept))
-            shorter = self._one(asked)
+            fewer = self._asked(last_rounds(asked.row, kept))
+            shorter = self._one(fewer)
             if not self._excess(shorter):
                 cut = row.prompt_tokens - shorter.prompt_tokens
-                return replace(shorter, outcome="truncated", cut_tokens=cut)
-        return self._left_out(row)
+                lost = (len(asked.answers) - len(fewer.answers)) * self.train
+                return replace(shorter, outcome="truncated", cut_tokens=cut, lost_answers=lost)
+        return self._left_out(row, asked)
 
     def _truncated(self, row: TokenRow, asked: Asked) -> TokenRow:
         """Cut the last user message until the row fits; tokens at the cut may merge anew, so try again."""

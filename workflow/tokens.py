@@ -11,7 +11,8 @@ A shard's tensors, for its R rows (those left out included, with no tokens):
 - `input_ids` int32 [tokens]; row i is `input_ids[offsets[i]:offsets[i + 1]]`
 - `trained` uint8 [tokens / 8]: one bit per token (np.packbits), 1 where the label counts
 - `offsets` int64 [R + 1], `prompt_tokens` int32 [R]
-- `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens` int32 [R]: what the limits did
+- `outcome` uint8 [R] (see `OUTCOMES`), `cut_tokens`, `lost_answers` int32 [R]: what the limits did
+- `said` uint64 [R]: digest of the row's tokens and mask, equal where rows say the very same
 - `digests` uint8 [R, 16]: of the row's id and messages
 - `ids` uint8: the row ids as a JSON list
 """
@@ -37,6 +38,8 @@ RENDERING = "rendering.json"
 OUTCOMES = ("kept", "dropped", "truncated", "over_limit")
 """What the limits did to a row; a dropped one has no tokens, one over a limit is kept whole (test rows)."""
 
+_PER_ROW = "prompt_tokens outcome cut_tokens lost_answers said digests".split()
+
 
 @dataclass(frozen=True)
 class TokenRow:
@@ -48,6 +51,7 @@ class TokenRow:
     prompt_tokens: int
     outcome: str = "kept"
     cut_tokens: int = 0
+    lost_answers: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,19 @@ def shard_bytes(rows: Sequence[TokenRow], digests: Sequence[bytes]) -> bytes:
         "prompt_tokens": np.array([row.prompt_tokens for row in rows], np.int32),
         "outcome": np.array([OUTCOMES.index(row.outcome) for row in rows], np.uint8),
         "cut_tokens": np.array([row.cut_tokens for row in rows], np.int32),
+        "lost_answers": np.array([row.lost_answers for row in rows], np.int32),
+        "said": np.frombuffer(b"".join(map(_said, rows)), np.uint64),
         "digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
         "ids": np.frombuffer(orjson.dumps([row.id for row in rows]), np.uint8),
     }
     return bytes(save(tensors, {"counts": canonical(_counts(tensors)).decode()}))
+
+
+def _said(row: TokenRow) -> bytes:
+    """8 bytes: among a million different rows two are equal once in 4e7 times."""
+    digest = hashlib.sha256(row.input_ids.astype(np.int32, copy=False).data)
+    digest.update(row.trained.data)
+    return digest.digest()[:8]
 
 
 def _counts(tensors: dict[str, NDArray[Any]]) -> dict[str, int]:
@@ -97,6 +110,7 @@ def _counts(tensors: dict[str, NDArray[Any]]) -> dict[str, int]:
         "tokens": int(lengths.sum()),
         "trained_tokens": int(np.bitwise_count(tensors["trained"]).sum(dtype=np.int64)),
         "cut_tokens": int(tensors["cut_tokens"].sum(dtype=np.int64)),
+        "lost_answers": int(tensors["lost_answers"].sum(dtype=np.int64)),
         "longest": int(lengths.max(initial=0)),
         **dict(zip(OUTCOMES[1:], outcomes[1:], strict=True)),
     }
@@ -107,8 +121,8 @@ def _lengths(tensors: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
     return lengths
 
 
-def shard_counts(path: Path) -> dict[str, int]:
-    """The counts in a shard's header; its tensors are not read.
+def shard_counts(path: Path) -> tuple[dict[str, int], NDArray[np.uint64]]:
+    """The counts in a shard's header, and what each row that is there says (`said`); no more is read.
 
     Raises:
         BuildError: It is no shard.
@@ -118,7 +132,8 @@ def shard_counts(path: Path) -> dict[str, int]:
     try:
         with safe_open(path, "numpy") as file:
             counts: dict[str, int] = orjson.loads(file.metadata()["counts"])
-            return counts
+            there = file.get_tensor("outcome") != OUTCOMES.index("dropped")
+            return counts, file.get_tensor("said")[there]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BuildError(f"{path}: not a shard ({error}); build again") from None
 
@@ -142,7 +157,7 @@ class Shard:
             offsets = self.tensors["offsets"]
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise BuildError(f"{path}: not a shard ({error}); build again") from None
-        rows = [len(self.tensors[name]) for name in ("prompt_tokens", "outcome", "cut_tokens", "digests")]
+        rows = [len(self.tensors[name]) for name in _PER_ROW]
         fits = {len(self.ids), len(offsets) - 1, *rows} == {len(self.ids)}
         ordered = offsets[0] == 0 and offsets[-1] == tokens and bool(np.all(np.diff(offsets) >= 0))
         if not (fits and ordered and -(-tokens // 8) == len(self.tensors["trained"])):
@@ -162,6 +177,7 @@ class Shard:
             int(self.tensors["prompt_tokens"][index]),
             OUTCOMES[self.tensors["outcome"][index]],
             int(self.tensors["cut_tokens"][index]),
+            int(self.tensors["lost_answers"][index]),
         )
 
     @property

@@ -14,16 +14,16 @@ from workflow.store.build import Make
 VERSIONS = {
     "rows": 2,
     "mixture": 1,
-    "overlap": 1,
+    "overlap": 2,
     "tokenizer": 2,
     "model": 1,
-    "shards": 2,
+    "shards": 3,
     "adapter": 2,
     "merged": 1,
     "predictions": 1,
     "voted": 1,
-    "scores": 1,
-    "report": 1,
+    "scores": 2,
+    "report": 2,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
 

@@ -1,8 +1,9 @@
-"""overlap: which test rows the training rows already show, word for word or but for how they are set.
+"""overlap: which test rows the training rows already show: word for word, but for their setting, or mostly.
 
 Two rows match *exactly* when what is asked is the same (the prompt's fields, and the turns before the
 answer), and *normalised* when the texts in it are equal after NFKC, case folding and removal of white
-space and punctuation.
+space and punctuation. A test row is *similar* when the training rows, answers included, hold most of its
+8-grams (`workflow.leaks`). A test row that is any of these is contaminated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from workflow.gate import refuse_overlap
+from workflow.leaks import Leaks, Told
 from workflow.products.rows import ROWS
 from workflow.results import AskedRow, read_records
 from workflow.store.address import canonical
@@ -28,51 +33,71 @@ Digests = tuple[bytes, bytes]
 def make(job: Job) -> dict[str, Any]:
     """Write `overlap.json`: for each kind the counts and all pairs of ids, `[train id, test id]`, sorted.
 
+    Similar rows also have the share of their 8-grams that is shown, and the words of the longest stretch.
     Only digests and ids of the test rows are held in memory, and the pairs found; no texts.
 
     Returns:
-        Counts: rows of both splits; per kind the pairs and the test rows in them. A row that matches
-        exactly also matches normalised.
+        Counts: rows of both splits; per kind the pairs and the test rows in them; contaminated rows; the
+        words of the longest stretch. A row that matches exactly also matches normalised.
 
     Raises:
-        BuildError: A rows file is missing or damaged.
+        BuildError: A rows file is missing or damaged, or the recipe refuses so many contaminated rows.
     """
     train, test = job.inputs["train"] / ROWS, job.inputs["test"] / ROWS
-    index, test_rows = _index(test)
-    exact, normalised, train_rows = _match(train, index)
-    kinds = {"exact": sorted(exact), "normalised": sorted(normalised)}
-    counts = {"train_rows": train_rows, "test_rows": test_rows}
+    matching = _Matching()
+    leaks = Leaks(matching.asked(test))
+    leaks.show(matching.said(train))
+    similar, longest = leaks.found()
+    exact, normalised = sorted(matching.exact), sorted(matching.normalised)
+    kinds: dict[str, Any] = {"exact": exact, "normalised": normalised, "similar": similar}
+    counts = {**matching.rows, "longest_match": longest}
     for kind, pairs in kinds.items():
-        counts |= {f"{kind}_pairs": len(pairs), f"{kind}_test_rows": len({test for _, test in pairs})}
+        counts |= {f"{kind}_pairs": len(pairs), f"{kind}_test_rows": len({pair[1] for pair in pairs})}
+    shown = {pair[1]: pair[0] for pair in (*similar, *reversed(normalised))}
+    counts["contaminated_test_rows"] = len(shown)
+    example = next((f"e.g. {shown[id]!r} shows {id!r}" for id in sorted(shown)), "")
+    refuse_overlap(counts, job.slice.get("max_contaminated"), example)
     text = json.dumps({**counts, **kinds}, indent=1, sort_keys=True, ensure_ascii=False)
     (job.out / OVERLAP).write_text(text + "\n", encoding="utf-8")
     return counts
 
 
-def _index(path: Path) -> tuple[dict[bytes, list[tuple[str, bytes]]], int]:
-    """Normalised digest -> (id, exact digest) of the test rows that have it, and the number of rows."""
-    index, rows = defaultdict(list), 0
-    for row in read_records(path, AskedRow):
-        rows += 1
-        if row.asked:  # plain text asks nothing
-            exact, normalised = digests(row.asked)
-            index[normalised].append((row.id, exact))
-    return dict(index), rows
+class Said(AskedRow):
+    """A row with its answer."""
+
+    target: dict[str, Any] = {}
 
 
-def _match(path: Path, index: dict[bytes, list[tuple[str, bytes]]]) -> tuple[Pairs, Pairs, int]:
-    """Exact pairs, normalised pairs and the number of training rows. Exact ones are among the normalised."""
-    exact: Pairs = []
-    normalised: Pairs = []
-    rows = 0
-    for row in read_records(path, AskedRow):
-        own, key = digests(row.asked)
-        for test, other in index.get(key, ()):
-            normalised.append((row.id, test))
-            if own == other:
-                exact.append((row.id, test))
-        rows += 1
-    return exact, normalised, rows
+class _Matching:
+    """Equal rows, found while all rows are read once: the test rows first."""
+
+    def __init__(self) -> None:
+        self.index: defaultdict[bytes, list[tuple[str, bytes]]] = defaultdict(list)
+        """Normalised digest -> (id, exact digest) of the test rows that have it."""
+        self.exact: Pairs = []
+        self.normalised: Pairs = []  # the exact ones too
+        self.rows = {"train_rows": 0, "test_rows": 0}
+
+    def asked(self, path: Path) -> Iterator[Told]:
+        """What the test rows ask."""
+        for row in read_records(path, AskedRow):
+            self.rows["test_rows"] += 1
+            if row.asked:  # plain text asks nothing
+                exact, normalised = digests(row.asked)
+                self.index[normalised].append((row.id, exact))
+            yield Told(row.id, row.group or row.id, list(_texts(row.asked)))
+
+    def said(self, path: Path) -> Iterator[Told]:
+        """All that the training rows say."""
+        for row in read_records(path, Said):
+            self.rows["train_rows"] += 1
+            own, key = digests(row.asked)
+            for test, other in self.index.get(key, ()):
+                self.normalised.append((row.id, test))
+                if own == other:
+                    self.exact.append((row.id, test))
+            turns = [turn["content"] for turn in row.turns]
+            yield Told(row.id, "", list(_texts([row.prompt, row.target, turns])))
 
 
 def digests(prompt: dict[str, Any]) -> Digests:
@@ -84,7 +109,7 @@ def digests(prompt: dict[str, Any]) -> Digests:
     """
     plain = canonical(prompt)
     texts = [text for text in map(normalised, _texts(prompt)) if text]
-    return _digest(plain), _digest(canonical(texts) if texts else b"\0" + plain)
+    return _digest(plain), _digest(orjson.dumps(texts) if texts else b"\0" + plain)
 
 
 def _digest(data: bytes) -> bytes:

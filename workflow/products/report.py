@@ -11,10 +11,12 @@ from workflow.report.charts import Histogram, histograms
 from workflow.report.inputs import Inputs
 from workflow.report.page import render
 from workflow.report.recipe import as_yaml, title
+from workflow.report.rows import sentences, training_rows
 from workflow.report.runs import libraries, timings
 from workflow.report.samples import samples
 from workflow.report.training import read_training
-from workflow.report.verdict import notes, read_scores, verdict
+from workflow.report.verdict import read_scores, verdict
+from workflow.show import notes
 from workflow.store.build import Job
 
 REPORT = "report.html"
@@ -37,11 +39,13 @@ def make(job: Job) -> dict[str, Any]:
         recipe_fields=recipe,
         verdict=verdict(scores, recipe),
         scores=scores,
-        notes=notes(scores),
+        notes=notes(scores) if scores else [],
         inputs=inputs,
         lengths=_lengths(inputs),
         training=read_training(inputs),
         samples=shown,
+        rows_shown=training_rows(inputs),
+        said=sentences(inputs),
         timings=timings(inputs),
         libraries=libraries(inputs),
     )

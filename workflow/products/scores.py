@@ -1,4 +1,4 @@
-"""scores: accuracy with intervals of every way to answer, and whether tuning and voting help."""
+"""scores: what every way to answer is worth, with intervals, and whether tuning and voting help."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from workflow.results import (
     VotedLine,
     read_together,
 )
+from workflow.rouge import ROUGE, Rouge
 from workflow.schemas import check
 from workflow.store.build import Job
+from workflow.text_scores import TextTally
 from workflow.voting import Reader
 
 TESTS = {
@@ -47,16 +49,19 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: The inputs are not about the same rows, or not what their role says.
     """
-    tally = _tally(job)
-    systems, tests = {}, {}
-    if tally.scored:
+    tally, resampling = _tally(job), (job.slice["resamples"], job.slice["seed"])
+    systems, tests, texts = {}, {}, {}
+    if tally.systems:
         systems = {
-            name: measured(system, tally.scored, job.slice["resamples"], job.slice["seed"])
+            name: measured(system, tally.scored, *resampling)
             for name, system in (tally.systems | {"majority_class": tally.majority_class()}).items()
         }
         tests = {name: tally.test(*pair) for name, pair in TESTS.items() if set(pair) <= systems.keys()}
+    if tally.texts:
+        texts = tally.texts.metrics(*resampling)
     counts = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
-    scores = Scores(**counts, majority_answer=tally.majority_answer(), systems=systems, tests=tests)
+    majority = tally.majority_answer()
+    scores = Scores(**counts, majority_answer=majority, systems=systems, tests=tests, text_metrics=texts)
     value = check("scores", scores.model_dump(mode="json"), job.out / SCORES)
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (job.out / SCORES).write_text(text + "\n", encoding="utf-8")
@@ -87,6 +92,7 @@ class System:
 class Tally:
     """What is counted over the rows: enough for every figure, and of a size that rows do not change."""
 
+    texts: TextTally | None = None
     draws: int = 0
     rows: int = 0
     scored: int = 0
@@ -94,12 +100,18 @@ class Tally:
     systems: dict[str, System] = field(default_factory=dict)
     only: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows that only the first has right
 
-    def add(self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader) -> None:
-        """Count one row; `drawn` holds the texts of `draws`, `greedy` and perhaps `base`."""
+    def add(self, row: AskedRow, drawn: Mapping[str, list[Drawn]]) -> bool:
+        """Count one row; whether it has a gold answer. `drawn` holds the texts of each role."""
         self.rows += 1
-        if not row.gold:
-            return
-        self.scored += 1
+        self.scored += bool(row.gold)
+        if row.gold and self.texts:
+            self.texts.add(row, drawn)
+        return bool(row.gold)
+
+    def add_vote(
+        self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader
+    ) -> None:
+        """Count the answers to a row with a gold one."""
         accepted = set(row.gold)
         for gold in accepted:
             self.golds[gold] += 1
@@ -143,21 +155,33 @@ class Tally:
 
 
 def _tally(job: Job) -> Tally:
-    rows, voted = job.inputs["rows"] / ROWS, job.inputs["voted"] / VOTED
+    rows = job.inputs["rows"] / ROWS
     paths: dict[str, Path] = {
         role: job.inputs[role] / PREDICTIONS for role in ("draws", "greedy", "base") if role in job.inputs
     }
-    predicted = [(path, Prediction) for path in paths.values()]
-    reader, tally = Reader.of(job.slice["answer"]), Tally()
-    for row, line, *predictions in read_together((rows, AskedRow), (voted, VotedLine), *predicted):
-        drawn = {role: prediction.draws for role, prediction in zip(paths, predictions, strict=True)}
-        _check_voted(row, line, len(drawn["draws"]), voted)
+    files: list[tuple[Path, type[Any]]] = [(rows, AskedRow), *((path, Prediction) for path in paths.values())]
+    voted = job.inputs["voted"] / VOTED if "voted" in job.inputs else None
+    if voted:
+        files.append((voted, VotedLine))
+        reader = Reader.of(job.slice["answer"])
+    tally = Tally(_texts(job))
+    for row, *records in read_together(*files):
+        drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
+        if voted:
+            _check_voted(row, records[-1], len(drawn["draws"]), voted)
         _check_draws(row, drawn, tally.draws, paths)
         tally.draws = len(drawn["draws"])
-        tally.add(row, line, drawn, reader)
+        if tally.add(row, drawn) and voted:
+            tally.add_vote(row, records[-1], drawn, reader)
     if not tally.rows:
         raise BuildError(f"{rows}: no rows; there is nothing to score")
     return tally
+
+
+def _texts(job: Job) -> TextTally | None:
+    """What counts metrics of texts, if any is asked for."""
+    asked = [metric for metric in ROUGE if metric in job.slice["metrics"]]
+    return TextTally(Rouge(asked, job.slice["stem"])) if asked else None
 
 
 def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path) -> None:

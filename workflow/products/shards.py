@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from workflow.chat import Chat
 from workflow.encoding import Unequal
-from workflow.errors import BuildError
+from workflow.gate import refuse_rows
 from workflow.processes import in_order
 from workflow.products import VERSIONS
 from workflow.products.rows import CUTS, ROWS
@@ -41,7 +44,7 @@ DONORS = 8
 EDITED = 3
 """Shards that the edit of one row may change."""
 _ENDING = ".safetensors"
-_COUNTS = "rows tokens trained_tokens dropped truncated cut_tokens over_limit longest".split()
+_COUNTS = "rows tokens trained_tokens dropped truncated cut_tokens lost_answers over_limit longest".split()
 
 
 class Asked(NamedTuple):
@@ -56,11 +59,13 @@ def make(job: Job) -> dict[str, Any]:
     """Write the shards.
 
     Returns:
-        Counts: rows, tokens, trained tokens, the longest row, and what the limits did.
+        Counts: rows, tokens, trained tokens, the longest row, rows that say what another says, and what the
+        limits did.
 
     Raises:
         BuildError: A row cannot be rendered, a row is over the limits and the recipe says `error`, the
-            tokenizer loses text, or no row is left.
+            tokenizer loses text, what is trained does not end where generation stops, no row is left, or
+            the recipe's section `gate` refuses what was counted.
     """
     path = job.inputs["rows"] / ROWS
     try:
@@ -71,24 +76,13 @@ def make(job: Job) -> dict[str, Any]:
         for shard in job.out.iterdir():
             shard.unlink()
         counts, tokenized, total = _all(job, path, fast=False)
-    _check(counts, total, job.slice["max_cut"])
+    refuse_rows(counts, total, job.slice["gate"])
     say(f"shards: {tokenized} of {total} rows tokenized")
     return counts
 
 
-def _check(counts: dict[str, int], total: int, allowed: float | None) -> None:
-    if not counts["rows"]:
-        raise BuildError(f"every one of {total} rows is over the limits of section prompt; raise them")
-    cut = sum(counts[name] for name in ("dropped", "truncated", "over_limit"))
-    if allowed is not None and cut > allowed * total:
-        raise BuildError(
-            f"{cut} of {total} rows ({cut / total:.1%}) are over the limits of section prompt, more than "
-            f"prompt.max_cut {allowed} allows; raise the limits or max_cut"
-        )
-
-
 def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
-    counts = dict.fromkeys(_COUNTS, 0)
+    counts, said = dict.fromkeys(_COUNTS, 0), [np.zeros(0, np.uint64)]
     tokenized = total = 0
     progress, done = Progress("shards", _megabytes(path.stat().st_size), "MB"), 0
     work = _Shards(job, path, fast)
@@ -97,7 +91,9 @@ def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
     for made in in_order(work.make, shards, job.resources.threads):
         counts = {n: (max if n == "longest" else int.__add__)(counts[n], made.counts[n]) for n in _COUNTS}
         tokenized, total, done = tokenized + made.tokenized, total + made.rows, done + made.bytes
+        said.append(made.said)
         progress.reached(_megabytes(done))
+    counts["duplicates"] = counts["rows"] - len(np.unique(np.concatenate(said)))
     return dict(sorted(counts.items())), tokenized, total
 
 
@@ -115,10 +111,11 @@ def _megabytes(size: int) -> int:
 class Done(NamedTuple):
     """What came of a shard."""
 
-    bytes: int = 0
-    counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
-    rows: int = 0
-    tokenized: int = 0
+    bytes: int
+    counts: dict[str, int]
+    said: NDArray[np.uint64]
+    rows: int
+    tokenized: int
 
 
 class _Shards:
@@ -129,7 +126,7 @@ class _Shards:
         self.template = PromptTemplate(job.sources["template"])
         context = address_of({
             "version": VERSIONS["shards"],
-            "slice": {name: value for name, value in job.slice.items() if name != "max_cut"},
+            "slice": {name: value for name, value in job.slice.items() if name != "gate"},
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),
         })  # fmt: skip
@@ -152,8 +149,8 @@ class _Shards:
         """Link or make a shard."""
         target, label = self.job.out / shard_name(shard.number), shard.cut.label
         new = 0 if self.pieces.take(label, target) else self._tokenize(shard, target)
-        counts = shard_counts(target)
-        return Done(shard.cut.bytes, counts, sum(counts[name] for name in ("rows", "dropped")), new)
+        counts, said = shard_counts(target)
+        return Done(shard.cut.bytes, counts, said, sum(counts[name] for name in ("rows", "dropped")), new)
 
     def _tokenize(self, shard: Asked, target: Path) -> int:
         with self.path.open("rb") as file:

@@ -78,8 +78,17 @@ class Voting(Section):
 class Scoring(Section):
     """What is measured, and against what."""
 
-    metrics: list[Literal["accuracy"]] = leaf(
-        ["accuracy"], of=("scores",), description="Metrics to report.", min_length=1
+    metrics: list[Literal["accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"]] = leaf(
+        ["accuracy"],
+        of=("scores",),
+        description="Metrics to report: the accuracy of voted answers, and F1 of ROUGE, for which a "
+        "row's gold answers are references.",
+        min_length=1,
+    )
+    stem: bool = leaf(
+        True,
+        of=("scores",),
+        description="Whether ROUGE compares English words by their stems (Porter); false for others.",
     )
     compare: list[Literal["base"]] = leaf(
         [], of=("scores",), description="Also predict with the untuned base, and test the difference."

@@ -61,14 +61,6 @@ class Prompt(Section):
         "that is not enough, the row; the answer is never cut. Always counted. A test row is never left "
         "out: it is kept whole and counted.",
     )
-    max_cut: float | None = leaf(
-        None,
-        of=("shards",),
-        description="Largest share of rows that limits may cut or leave out; above it the build fails before "
-        "anything is trained.",
-        ge=0,
-        lt=1,
-    )
 
     @model_validator(mode="after")
     def _one_kind_of_limit(self) -> Prompt:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from workflow.recipe.answers import Sampling, Scoring, Voting
 from workflow.recipe.dataset import Dataset
+from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import Section
 from workflow.recipe.model import Model, RecipeBase
 from workflow.recipe.prompt import Prompt
@@ -19,6 +20,9 @@ class Recipe(Section):
 
     dataset: Dataset = Field(description="Where training and test rows come from.")
     prompt: Prompt = Field(description="How a row becomes messages and how long it may get.")
+    gate: Gate | None = Field(
+        None, description="What data is refused; left out: nothing, but all is counted."
+    )
     model: Model = Field(description="The model that training starts from.")
     tuning: Tuning | None = Field(None, description="The tuning method.")
     training: Training | None = Field(None, description="The optimisation.")
@@ -40,4 +44,12 @@ class Recipe(Section):
     def _sections_go_together(self) -> Recipe:
         for why in broken(self):
             raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _accuracy_is_of_votes(self) -> Recipe:
+        if self.scoring and "accuracy" in self.scoring.metrics and not self.voting:
+            raise ValueError(
+                "the metric accuracy is of voted answers: add the section voting, or name other metrics"
+            )
         return self

@@ -20,6 +20,7 @@ ROLES = {
     "rows_train": "training rows",
     "rows_test": "test rows",
     "overlap": "overlap of training and test",
+    "tokenizer": "tokenizer",
     "shards_train": "training tokens",
     "shards_test": "test tokens",
     "adapter": "training",

@@ -7,7 +7,7 @@ from typing import Any
 
 from workflow.progress import duration, size
 from workflow.report.samples import KINDS
-from workflow.show import SYSTEMS
+from workflow.show import SYSTEMS, TEXT_HEADER, text_rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -25,7 +25,9 @@ def render(**values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
-    return environment.get_template(TEMPLATE).render(SYSTEMS=SYSTEMS, KINDS=KINDS, **values)
+    return environment.get_template(TEMPLATE).render(
+        SYSTEMS=SYSTEMS, KINDS=KINDS, TEXT_HEADER=TEXT_HEADER, text_rows=text_rows, **values
+    )
 
 
 def percent(share: float | None) -> str:

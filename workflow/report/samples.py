@@ -8,6 +8,7 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
@@ -43,13 +44,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """A row, what was asked, and what was answered."""
+    """A row, what was asked, and what was answered; there may be no vote."""
 
     kind: str
+    id: str
+    gold: list[str]
     prompt: list[tuple[str, str]]
     answers: list[Answer]
     others: list[str | None]
-    vote: VotedLine
+    vote: VotedLine | None
 
 
 @dataclass
@@ -72,28 +75,33 @@ def samples(inputs: Inputs, recipe: dict[str, Any]) -> list[Sample]:
     Raises:
         BuildError: The inputs are not about the same rows, or damaged.
     """
-    if not {"rows_test", "predictions", "voted"} <= inputs.folders.keys() or not recipe.get("voting"):
+    if not {"rows_test", "predictions"} <= inputs.folders.keys():
         return []
     roles = [role for role in (*GREEDY, "predictions") if role in inputs]
-    reader = Reader.of(recipe["voting"]["answer"])
+    voting = recipe.get("voting") if "voted" in inputs else None
+    reader = Reader.of(voting["answer"]) if voting else None
     choices: defaultdict[str, _Choice] = defaultdict(_Choice)
-    files = [(inputs.folders["rows_test"] / ROWS, AskedRow), (inputs.folders["voted"] / VOTED, VotedLine)]
-    predicted = [(inputs.folders[role] / PREDICTIONS, Prediction) for role in roles]
-    for row, vote, *predictions in read_together(*files, *predicted):
-        drawn = {role: prediction.draws for role, prediction in zip(roles, predictions, strict=True)}
-        answers = {role: reader.read(draws[0].text, row.letters) for role, draws in drawn.items()}
-        choice = choices[kind := _kind(vote, answers)]
+    files: list[tuple[Path, type[Any]]] = [(inputs.folders["rows_test"] / ROWS, AskedRow)]
+    files += [(inputs.folders[role] / PREDICTIONS, Prediction) for role in roles]
+    files += [(inputs.folders["voted"] / VOTED, VotedLine)] if voting else []
+    for row, *records in read_together(*files):
+        drawn = {role: record.draws for role, record in zip(roles, records, strict=False)}
+        vote = records[-1] if voting else None
+        choice = choices[kind := _kind(vote, row, drawn, reader)]
         digest = hashlib.blake2b(row.id.encode("utf-8", "replace"), digest_size=16).digest()
         if choice.wants(digest):
             choice.add(digest, _sample(kind, row, vote, drawn, reader))
     return _chosen(choices)
 
 
-def _kind(vote: VotedLine, answers: Mapping[str, str | None]) -> str:
-    if not vote.gold:
+def _kind(
+    vote: VotedLine | None, row: AskedRow, drawn: Mapping[str, list[Drawn]], reader: Reader | None
+) -> str:
+    if not vote or not vote.gold or not reader:
         return "other"
     if not vote.correct:
         return "wrong"
+    answers = {role: reader.read(draws[0].text, row.letters) for role, draws in drawn.items()}
     right = {role: answer in vote.gold for role, answer in answers.items()}
     if not right["predictions"]:
         return "voted"
@@ -111,18 +119,18 @@ def _chosen(choices: Mapping[str, _Choice]) -> list[Sample]:
 
 
 def _sample(
-    kind: str, row: AskedRow, vote: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader
+    kind: str, row: AskedRow, vote: VotedLine | None, drawn: Mapping[str, list[Drawn]], reader: Reader | None
 ) -> Sample:
     greedy = [(label, drawn[role][0]) for role, label in GREEDY.items() if role in drawn]
     draws = [(f"draw {number}", draw) for number, draw in enumerate(drawn["predictions"], start=1)]
     answers = [_answer(label, draw, row, reader) for label, draw in [*greedy, *draws[:DRAWS]]]
-    others = [reader.read(draw.text, row.letters) for _, draw in draws[DRAWS:]]
-    return Sample(kind, _prompt(row.asked), answers, others, vote)
+    others = [reader.read(draw.text, row.letters) for _, draw in draws[DRAWS:]] if reader else []
+    return Sample(kind, row.id, row.gold, _prompt(row.asked), answers, others, vote)
 
 
-def _answer(label: str, draw: Drawn, row: AskedRow, reader: Reader) -> Answer:
-    answer = reader.read(draw.text, row.letters)
-    right = answer in row.gold if row.gold else None
+def _answer(label: str, draw: Drawn, row: AskedRow, reader: Reader | None) -> Answer:
+    answer = reader.read(draw.text, row.letters) if reader else None
+    right = answer in row.gold if row.gold and reader else None
     return Answer(label, shortened(draw.text, 600), answer, right, draw.finish_reason == "length")
 
 

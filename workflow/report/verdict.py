@@ -7,10 +7,10 @@ from typing import Any
 
 from workflow.products.scores import TESTS
 from workflow.report.inputs import Inputs
-from workflow.results import SCORES, Scores
+from workflow.results import SCORES, Scores, TextMetric
 from workflow.schemas import check
-from workflow.show import table
 from workflow.store.files import read_json
+from workflow.text_scores import PAIRS
 
 CHANCE = 0.05
 """p value from which a gain is said to be possibly chance."""
@@ -18,12 +18,13 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Gain:
-    """What one step brought: accuracy before and after, 0 to 1, and McNemar's p."""
+    """What one step brought: a share before and after, 0 to 1, what of, and the test's p."""
 
     step: str
     before: float
     after: float
     p: float
+    unit: str
 
     @property
     def points(self) -> str:
@@ -57,27 +58,38 @@ def read_scores(inputs: Inputs) -> Scores | None:
     return Scores.model_validate(check("scores", read_json(path), path))
 
 
-def notes(scores: Scores | None) -> list[str]:
-    """What stands under the table in a terminal: the baseline, rows left out, the tests in words."""
-    return table(scores).partition("\n\n")[2].splitlines() if scores else []
-
-
 def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     """What tuning and voting brought; the final accuracy where neither can be told."""
     if scores is None:
         return Verdict("Not scored.", [])
-    if not scores.systems:
+    if not scores.systems and not scores.text_metrics:
         return Verdict(f"Not scored: none of the {scores.rows} test rows has a gold answer.", [])
     steps = {"tuning": "greedy_vs_base"} if recipe.get("tuning") else {}
     steps |= {"voting": "voted_vs_single"} if scores.draws > 1 else {}
     gains = [_gain(scores, step, test) for step, test in steps.items() if test in scores.tests]
-    if gains:
-        words = ", ".join(f"{gain.step} {gain.points} points" for gain in gains)
-        return Verdict(words[0].upper() + words[1:] + ".", gains)
+    of_texts = [
+        _text_gain(f"{step} ({metric})", found, test)
+        for metric, found in scores.text_metrics.items()
+        for step, test in steps.items()
+        if test in found.tests
+    ]
+    if gains or of_texts:
+        words = ", ".join(f"{gain.step} {gain.points} points" for gain in gains or of_texts[:1])
+        return Verdict(words[0].upper() + words[1:] + ".", [*gains, *of_texts])
+    if not scores.systems:
+        metric, found = next(iter(scores.text_metrics.items()))
+        own = found.systems["greedy"]
+        return Verdict(f"{metric} {100 * own.mean:.1f} %, mean of {own.n} test problems.", [])
     best = scores.systems.get("voted") or next(iter(scores.systems.values()))
     return Verdict(f"{100 * best.accuracy:.1f} % of {scores.scored} test rows are answered right.", [])
 
 
 def _gain(scores: Scores, step: str, test: str) -> Gain:
     after, before = TESTS[test]
-    return Gain(step, scores.systems[before].accuracy, scores.systems[after].accuracy, scores.tests[test].p)
+    accuracies = scores.systems[before].accuracy, scores.systems[after].accuracy
+    return Gain(step, *accuracies, scores.tests[test].p, f"of {scores.scored:,} test rows right")
+
+
+def _text_gain(step: str, found: TextMetric, test: str) -> Gain:
+    after, before = (found.systems[name] for name in PAIRS[test])
+    return Gain(step, before.mean, after.mean, found.tests[test].p, f"mean F1 of {after.n:,} test problems")
