@@ -1,6 +1,7 @@
 """tunemake: from a recipe to voted scores.
 
     snakemake results/<recipe>/voted.jsonl --cores 8
+    snakemake results/rehearsal/<recipe>/voted.jsonl --cores 2    # the same made small, without a GPU
 
 Snakemake knows two kinds of files: stamps in the store, one per product, and what is published in
 results/. What is made, and from what, is decided in workflow/graph.py; each rule runs one command.
