@@ -255,6 +255,12 @@ def test_roles_may_be_absent(whole: tuple[Job, str], tmp_path: Path, missing: li
     assert ("Not scored." in text) == ("scores" in missing)
 
 
+def test_a_length_that_is_the_models_own_has_no_line(whole: tuple[Job, str], tmp_path: Path) -> None:
+    prompt = {**RECIPE["prompt"], "max_length": "model"}
+    html = page(job(tmp_path, whole[0].inputs, {**RECIPE, "prompt": prompt}))
+    assert "Dashed" not in html and "rows by length" in html
+
+
 def test_texts_stand_beside_their_references(whole: tuple[Job, str], tmp_path: Path) -> None:
     found = {role: path for role, path in whole[0].inputs.items() if role not in ("voted", "scores")}
     html = page(job(tmp_path, found, {**RECIPE, "voting": None}))
