@@ -169,6 +169,7 @@ EDITS = [
     Edit("dataset.train.sample.repeat", "n: 5", "n: 5, repeat: 2", SAMPLED),
     Edit("dataset.train.sources", "{one:", "{two: {path: data/copy.jsonl, format: round1}, one:", TOGETHER),
     Edit("dataset.split.test", "test: 0.5", "test: 0.25", SPLIT),
+    Edit("dataset.split.test_rows", "test: 0.5", "test_rows: 3", SPLIT),
     Edit("dataset.split.seed", "seed: 1}", "seed: 2}", SPLIT),
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),

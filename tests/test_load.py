@@ -29,7 +29,7 @@ UNREADABLE |= {"duplicate-key", "duplicate-section", "key-is-a-list", "tag", "sc
 UNREADABLE |= {"deep-nesting", "very-deep-nesting", "billion-laughs", "self-alias"}
 """Never become a value that a schema could see."""
 BEYOND_SCHEMA = {"bad-regex", "regex-without-group", "revision-main", "revision-of-folder", "infinite"}
-BEYOND_SCHEMA |= {"tuning-without-training", "test-and-split", "two-kinds-of-limit"}
+BEYOND_SCHEMA |= {"split-share-and-rows", "tuning-without-training", "test-and-split", "two-kinds-of-limit"}
 BEYOND_SCHEMA |= {"condition-without-question", "parse-and-history", "accuracy-without-voting"}
 BEYOND_SCHEMA |= {"data-of-a-branch", "digest-of-hub-data"}
 BEYOND_SCHEMA |= {"epochs-and-steps", "no-length", "two-warm-ups", "adafactor-sharded", "paged-and-offloaded"}

@@ -98,6 +98,22 @@ def test_split_keeps_problems_together_and_is_stable(tmp_path: Path, named: bool
     assert groups(tmp_path, records, "test", seed=1) != test
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_split_by_number(tmp_path: Path, named: bool) -> None:
+    records = [problem(i, f"p{i}" if named else None) for i in range(40)]
+    found = {}
+    for part in ("train", "test"):
+        split = {"part": part, "test": None, "test_rows": 7, "seed": 1}
+        _, rows_found = made(tmp_path, records, format="round1", split=split)
+        found[part] = {row["group"] for row in rows_found}
+        assert len(rows_found) == 3 * len(found[part])
+    assert (len(found["train"]), len(found["test"])) == (33, 7)
+    assert not found["train"] & found["test"]
+    split["test_rows"] = 40
+    with pytest.raises(BuildError, match="takes 40 of 40 rows or problems: none is left to train on"):
+        made(tmp_path, records, format="round1", split=split)
+
+
 def test_equal_problems_without_id_fall_into_one_split(tmp_path: Path) -> None:
     records = [problem(i % 20, None) for i in range(60)]
     test, train = groups(tmp_path, records, "test"), groups(tmp_path, records, "train")

@@ -58,7 +58,9 @@ def rehearsed(recipe: Recipe, path: Path) -> Recipe:
     if bytes_only or any(others):
         told.pop("gate", None)  # it is about the recipe's own rows and tokens
     if "split" in told["dataset"]:
-        told["dataset"]["split"]["test"] = max(SHARE, told["dataset"]["split"]["test"])
+        split = told["dataset"]["split"]
+        split["test"] = max(SHARE, split.get("test") or 0)
+        split.pop("test_rows", None)
     if "tuning" in told:
         _tuning(told["tuning"])
     _shorten(told)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def make(job: Job) -> dict[str, Any]:
     runs: list[Run] = []
     left_out: Counter[str] = Counter()
     work = _Reading(reader(source), split, source.bad_rows, folder)
+    if split and split.get("test_rows"):
+        work = replace(work, below=_bound(work, path, split["test_rows"], job.resources.threads))
     for read in in_order(work.read, enumerate(blocks(path)), job.resources.threads):
         _add_bad(read, bad, path, source.bad_rows)
         runs.append(read.run)
@@ -105,6 +108,14 @@ class _Reading:
     split: dict[str, Any] | None
     allowed: int
     folder: Path
+    below: int = 1 << 64
+    """Rows whose hash is below this are test rows."""
+
+    def hashes(self, block: Lines | Items) -> set[int]:
+        """What `read` would choose the block's rows by."""
+        every = replace(self, split=None, allowed=sys.maxsize)
+        found = every._rows(block, [], Counter())
+        return {_drawn(_problem(row), self.split or {}) for row in found}
 
     def read(self, numbered: tuple[int, Lines | Items]) -> Read:
         number, block = numbered
@@ -140,9 +151,16 @@ class _Reading:
         if not name:
             name = hashlib.sha256(body).hexdigest()[:32]
             body = body.replace(b'"id":""', f'"id":"{name}"'.encode(), 1)
-        if self.split and _part(row.group or name, self.split) != self.split["part"]:
+        if self.split and self._part(row.group or name) != self.split["part"]:
             return None
         return Found(name, line, bool(row.id), body)
+
+    def _part(self, name: str) -> str:
+        """Which split a row belongs to: a hash of its problem's id, so that growing data moves no row."""
+        assert self.split
+        share = self.split["test"]
+        below = self.below if share is None else int(share * 2**64)
+        return "test" if _drawn(name, self.split) < below else "train"
 
 
 def _add_bad(read: Read, bad: list[str], path: Path, allowed: int) -> None:
@@ -156,12 +174,29 @@ def _add_bad(read: Read, bad: list[str], path: Path, allowed: int) -> None:
         say(f"rows: {path}:{line}: {reason}; left out")
 
 
-def _part(name: str, split: dict[str, Any]) -> str:
-    """Which split a row belongs to: a hash of its problem's id, so that growing data moves no row.
-
-    Equal rows known by their digest fall into one split, whatever their occurrence.
-    """
+def _drawn(name: str, split: dict[str, Any]) -> int:
+    """Hash of a problem's id, 64 bits; equal rows known by their digest have the same."""
     again = _AGAIN.fullmatch(name)
     text = f"{split['seed']}:{again[1] if again else name}".encode()
-    drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
-    return "test" if drawn < split["test"] else "train"
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+def _problem(row: Found) -> str:
+    return str(orjson.loads(row.body)["group"] or row.id)
+
+
+def _bound(work: _Reading, path: Path, wanted: int, processes: int) -> int:
+    """The hash below which there are so many problems; the source is read once more for it.
+
+    Raises:
+        BuildError: There are not more than that.
+    """
+    found: set[int] = set()
+    for hashes in in_order(work.hashes, blocks(path), processes):
+        found |= hashes
+    if len(found) <= wanted:
+        raise BuildError(
+            f"{path}: dataset.split.test_rows takes {wanted} of {len(found)} rows or problems: none is left "
+            "to train on; ask for fewer"
+        )
+    return sorted(found)[wanted]

@@ -63,10 +63,22 @@ def sources_of(dataset: Dataset) -> Iterator[tuple[tuple[str, ...], FileSource]]
 class Split(Section):
     """Take the test rows out of the training file, by a hash of each row's id."""
 
-    test: float = leaf(
-        of=("rows",), description="Share of the rows (or of the problems) to test on.", gt=0, lt=1
+    test: float | None = leaf(
+        None, of=("rows",), description="Share of the rows (or of the problems) to test on.", gt=0, lt=1
+    )
+    test_rows: int | None = leaf(
+        None,
+        of=("rows",),
+        description="Number of rows (or problems) to test on, of each source; growing data may move some.",
+        gt=0,
     )
     seed: int = leaf(0, of=("rows",), description="Seed of the hash that chooses them.", ge=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Split:
+        if (self.test is None) == (self.test_rows is None):
+            raise ValueError("give either test, a share, or test_rows, a number")
+        return self
 
 
 class Dataset(Section):
