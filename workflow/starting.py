@@ -21,8 +21,8 @@ RECIPE = """\
 
 dataset:
   train:
-    path: data/{name}/train.jsonl   # JSON lines, a JSON list, or CSV
-    format: columns                 # or `alpaca`, or `round1`, which need no mapping
+    path: data/{name}/train.jsonl   # or .json, .csv, .tsv, .parquet, .gz; or {{hub: id, revision: commit}}
+    format: columns                 # or alpaca, sharegpt, messages, gsm8k, ...: docs/data.md
     prompt: {{question: question}}    # template variable: column; what system and user blocks may see
     target: {{answer: answer}}        # what only the assistant block may see
     gold: label                     # the right answer, for scoring
