@@ -80,7 +80,7 @@ def job(
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """What `rows` makes of rows that have ids."""
     found = [Found(one["id"], number, True, canonical(one)) for number, one in enumerate(rows, start=1)]
-    _, cuts = merge([write_run(folder / "run", found)], folder / ROWS, 1)
+    _, cuts = merge([write_run(folder / "run", found)], folder / ROWS, folder, 1)
     write_cuts(folder / CUTS, cuts)
 
 

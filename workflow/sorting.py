@@ -98,8 +98,8 @@ def write_run(path: Path, rows: Iterable[Found]) -> Run:
     return run
 
 
-def merge(runs: list[Run], target: Path, processes: int) -> tuple[int, list[Cut]]:
-    """Write all rows of all runs, sorted by id.
+def merge(runs: list[Run], target: Path, folder: Path, processes: int) -> tuple[int, list[Cut]]:
+    """Write all rows of all runs to `target`, sorted by id; `folder` is for parts of it.
 
     Returns:
         The number of rows, and the shards they are cut into.
@@ -110,7 +110,7 @@ def merge(runs: list[Run], target: Path, processes: int) -> tuple[int, list[Cut]
     slices = _divided(runs)
     rows, cuts = 0, list[Cut]()
     with target.open("wb") as file:
-        for part in in_order(_Merging(runs, target).part, enumerate(slices), processes):
+        for part in in_order(_Merging(runs, folder).part, enumerate(slices), processes):
             with part.path.open("rb") as merged:
                 shutil.copyfileobj(merged, file, 1 << 20)
             part.path.unlink()
@@ -139,12 +139,12 @@ class _Merging:
     """Merges the runs, part by part."""
 
     runs: list[Run]
-    target: Path
+    folder: Path
 
     def part(self, numbered: tuple[int, Slices]) -> Part:
         number, slices = numbered
         rows = sorted(row for run, span in zip(self.runs, slices, strict=True) for row in _read(run, *span))
-        return write_sorted(self.target.with_name(f"{self.target.name}.{number}"), rows)
+        return write_sorted(self.folder / f"part-{number}", rows)
 
 
 def write_sorted(path: Path, rows: Iterable[Found]) -> Part:

@@ -31,7 +31,7 @@ from workflow.store.address import ADDRESS
 from workflow.store.build import Job
 from workflow.store.files import remove_tree
 
-ROWS, CUTS = "rows.jsonl", "cuts.json"
+ROWS, CUTS, RUNS = "rows.jsonl", "cuts.json", "runs"
 LISTED = 20
 """Bad rows that are named one by one."""
 _AGAIN = re.compile(rf"({ADDRESS})\.\d+")
@@ -61,7 +61,7 @@ def make(job: Job) -> dict[str, Any]:
     source: Any = TypeAdapter(Source).validate_python(
         {**{k: v for k, v in job.slice.items() if k != "split"}, "path": str(path)}
     )
-    folder = job.work / "runs"
+    folder = job.work / RUNS
     remove_tree(folder)
     folder.mkdir(parents=True)
     bad: list[str] = []
@@ -90,7 +90,7 @@ def make(job: Job) -> dict[str, Any]:
 
 def _write(job: Job, runs: list[Run], path: Path) -> int:
     try:
-        rows, cuts = merge(runs, job.out / ROWS, job.resources.threads)
+        rows, cuts = merge(runs, job.out / ROWS, job.work / RUNS, job.resources.threads)
     except SameId as error:
         name, first, line = error.args
         raise BuildError(
