@@ -17,6 +17,7 @@ from workspace import Folder, command, environment, folder, pretend
 from workflow.cleaning import DAY, Rules, clean, seconds
 from workflow.errors import BuildError
 from workflow.settle import settle
+from workflow.store import leases
 from workflow.store.build import Job, Resources, build, verify
 from workflow.store.leases import Lease, guard, held_refs, leased
 from workflow.store.records import Plan
@@ -200,6 +201,15 @@ def test_a_real_build_is_left_alone(tmp_path: Path) -> None:
     assert {(n.product, n.address) for n in node.closure()} <= seen
     assert all(place.store.built(n.product, n.address) for n in node.closure())
     assert {root.path.name.split(".")[1] for root in roots(place.store)} == {"planned", "published"}
+
+
+def test_a_holder_may_end_while_leases_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    with leased(store, [("rows", "a" * 32)]):
+        assert held_refs(store) == {("rows", "a" * 32)}
+        there = [*leases.folder(store).glob("*.lease"), leases.folder(store) / "ended.lease"]
+        monkeypatch.setattr(Path, "glob", lambda _, pattern: there if pattern == "*.lease" else [])
+        assert held_refs(store) == {("rows", "a" * 32)}
 
 
 def test_a_lease_names_products_and_goes_with_its_holder(tmp_path: Path) -> None:

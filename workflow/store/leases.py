@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def held_refs(store: Store) -> set[Ref]:
     """Products that living leases name; files of dead holders are deleted. Call it under the guard, alone."""
     found: set[Ref] = set()
     for path in (*folder(store).glob("*.lease"), *folder(store).glob("*.tmp")):
-        with path.open("rb") as file:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # its holder may just have ended
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
