@@ -20,8 +20,8 @@ from workflow.results import Scores
 from workflow.rouge import ROUGE, Rouge
 from workflow.schemas import check
 from workflow.show import table
+from workflow.significance import paired, resampled
 from workflow.store.build import Job
-from workflow.text_scores import paired, resampled
 
 WORDS = "the cats cat sat sitting on mats mat dogs were running quickly, and slept. It's\n his hi".split(" ")
 
@@ -143,7 +143,7 @@ def test_equal_systems_do_not_differ() -> None:
 def test_resampling_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((50, 2))
     whole = resampled(values, 300, 4)
-    monkeypatch.setattr("workflow.text_scores.CELLS", 700)
+    monkeypatch.setattr("workflow.significance.CELLS", 700)
     assert resampled(values, 300, 4) == pytest.approx(whole, abs=1e-12)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 import time
 from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from test_significance import exact_mcnemar
 
 from workflow.errors import BuildError
 from workflow.products import scores, voted
@@ -155,11 +152,6 @@ def naive_interval(rows: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def brute_mcnemar(better: int, worse: int) -> Fraction:
-    m, k = better + worse, min(better, worse)
-    return min(Fraction(1), 2 * Fraction(sum(math.comb(m, i) for i in range(k + 1)), 2**m))
-
-
 def test_every_figure_is_what_a_naive_script_finds(tmp_path: Path) -> None:
     job = build(tmp_path, resamples=20000)
     counts = scores.make(job)
@@ -187,7 +179,7 @@ def test_every_figure_is_what_a_naive_script_finds(tmp_path: Path) -> None:
         better = sum(a > b for a, b in zip(one, other, strict=True))
         worse = sum(a < b for a, b in zip(one, other, strict=True))
         assert (test["better"], test["worse"]) == (better, worse)
-        assert test["p"] == pytest.approx(float(brute_mcnemar(better, worse)), rel=1e-12)
+        assert test["p"] == pytest.approx(float(exact_mcnemar(better, worse)), rel=1e-12)
     assert set(written["tests"]) == {"greedy_vs_base", "voted_vs_single", "voted_vs_greedy"}
 
 
@@ -268,48 +260,9 @@ def test_majority_answer_of_equals_is_the_first_in_the_alphabet() -> None:
     assert tally.majority_class().right == {1: 2, 0: 3}
 
 
-@given(st.integers(0, 150), st.integers(0, 150))
-def test_mcnemar_equals_the_sum_in_whole_numbers(better: int, worse: int) -> None:
-    exact = float(brute_mcnemar(better, worse))
-    assert scores.mcnemar(better, worse) == pytest.approx(exact, rel=1e-11)
-    assert scores.mcnemar(better, worse) == scores.mcnemar(worse, better)
-
-
-def test_mcnemar_equals_scipy_where_numbers_are_large() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    for better, worse in ((5100, 4900), (50_300, 50_000), (500_000, 498_000), (1000, 10)):
-        exact = stats.binomtest(better, better + worse).pvalue
-        assert scores.mcnemar(better, worse) == pytest.approx(exact, rel=1e-7)
-    assert scores.mcnemar(0, 0) == scores.mcnemar(1, 0) == scores.mcnemar(3, 3) == scores.mcnemar(2, 3) == 1
-    assert scores.mcnemar(100_000, 0) == 0.0
-
-
-def test_bootstrap_of_right_and_wrong_is_binomial() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    low, high = scores.bootstrap({1: 943, 0: 385}, 200_000, 0)
-    expected = stats.binom.ppf([0.025, 0.975], 1328, 943 / 1328)
-    assert (low, high) == pytest.approx(expected, abs=1)
-
-
-def test_bootstrap_is_seeded_and_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = {0: 40, 1: 30, 2: 20, 3: 10, 4: 0}
-    whole = scores.bootstrap(right, 1000, 5)
-    assert scores.bootstrap(dict(reversed(right.items())), 1000, 5) == whole
-    assert scores.bootstrap(right, 1000, 6) != whole
-    monkeypatch.setattr(scores, "CELLS", 28)
-    assert scores.bootstrap(right, 1000, 5) == whole
-
-
 def test_interval_of_a_perfect_system_is_a_point() -> None:
     measured = scores.measured(scores.System(right=Counter({1: 9, 0: 0})), 9, 100, 0)
     assert (measured.low, measured.accuracy, measured.high) == (1, 1, 1)
-
-
-def test_bootstrap_of_a_million_rows_takes_no_time() -> None:
-    began = time.process_time()
-    low, high = scores.bootstrap({0: 300_000, 1: 200_000, 2: 250_000, 3: 250_000}, 10_000, 0)
-    assert 0 < low < 1_450_000 < high
-    assert time.process_time() - began < 1
 
 
 def test_voting_and_scoring_take_less_than_50_microseconds_a_row() -> None:

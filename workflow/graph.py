@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from workflow.answer_nodes import AnswerNodes
 from workflow.data_nodes import DataNodes
 from workflow.errors import BuildError
 from workflow.model_nodes import untrained
@@ -147,7 +148,7 @@ class _Products:
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
                 found["merged"] = self._merged(found)
         if recipe.sampling and "shards_test" in found:
-            self._answers(found)
+            found |= AnswerNodes(recipe, found, self._node).all()
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -239,55 +240,6 @@ class _Products:
             inputs["model"] = found["model"]
         chosen = {"method": method} | slice_of(self.recipe.tuning, "merged")
         return self._node("merged", slice=chosen, inputs=inputs)
-
-    def _predictions(
-        self, found: dict[str, Node], model: Node, greedy: bool, adapter: Node | None = None
-    ) -> Node:
-        assert self.recipe.sampling is not None
-        sampling = slice_of(self.recipe.sampling, "predictions")
-        if greedy:
-            sampling |= {"n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": 0}
-        return self._node(
-            "predictions",
-            slice={"sampling": sampling},
-            inputs={"shards": found["shards_test"], "model": model}
-            | ({"adapter": adapter} if adapter else {}),
-        )
-
-    def _answers(self, found: dict[str, Node]) -> None:
-        recipe = self.recipe
-        answering = found.get("merged", found["model"])
-        beside = found["adapter"] if isinstance(recipe.tuning, Prompt) else None
-        rows = found["rows_test"]
-        found["predictions"] = draws = self._predictions(found, answering, False, beside)
-        inputs = {"draws": draws, "rows": rows}
-        if recipe.voting:
-            found["voted"] = self._node(
-                "voted", slice=slice_of(recipe.voting, "voted"), inputs={"predictions": draws, "rows": rows}
-            )
-        if not recipe.scoring:
-            return
-        chosen = slice_of(recipe.scoring, "scores")
-        if recipe.voting and "accuracy" in recipe.scoring.metrics:
-            inputs["voted"] = found["voted"]
-            chosen |= slice_of(recipe.voting, "scores")
-        if "overlap" in found:
-            inputs["overlap"] = found["overlap"]  # no scores of rows that the recipe refuses
-        inputs["greedy"] = found["greedy"] = self._predictions(found, answering, True, beside)
-        if "base" in recipe.scoring.compare:
-            inputs["base"] = found["base"] = self._predictions(found, found["model"], greedy=True)
-        found["scores"] = self._node("scores", slice=chosen, inputs=inputs)
-        found["report"] = self._report(found)
-
-    def _report(self, found: dict[str, Node]) -> Node:
-        shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
-        roles = [
-            *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
-            *("adapter", "merged"),
-            *("base", "greedy", "predictions", "voted", "scores"),
-        ]
-        inputs = {role: found[role] for role in roles if role in found}
-        return self._node("report", slice={"recipe": shown}, inputs=inputs)
 
 
 def _has_split(dataset: Dataset, split: str) -> bool:

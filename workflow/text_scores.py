@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.results import AskedRow, Drawn, TextMeasured, TextMetric, TextTest
+from workflow.results import AskedRow, Drawn, TextMeasured, TextMetric
 from workflow.rouge import Rouge
+from workflow.significance import paired, resampled, rounded
 
 PAIRS = {"greedy_vs_base": ("greedy", "base")}
-CELLS = 1 << 22
-"""Bootstrap counts held at once: 32 MiB."""
-EXACT = 1e-12
-"""Differences as small are none: what sums of equal numbers in another order may be apart."""
 
 
 @dataclass
@@ -64,9 +61,9 @@ class TextTally:
         """One metric: `own` is [problems, systems], `means` [resamples, systems]."""
         measured = {
             system: TextMeasured(
-                mean=_rounded(own[:, i].mean()),
-                low=_rounded(np.quantile(means[:, i], 0.025)),
-                high=_rounded(np.quantile(means[:, i], 0.975)),
+                mean=rounded(own[:, i].mean()),
+                low=rounded(np.quantile(means[:, i], 0.025)),
+                high=rounded(np.quantile(means[:, i], 0.975)),
                 n=len(own),
                 length_rate=self.cut[system] / self.texts[system],
             )
@@ -80,49 +77,3 @@ class TextTally:
             if {one, other} <= measured.keys()
         }
         return TextMetric(systems=measured, tests=tests)
-
-
-def resampled(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means of each column over rows drawn with replacement (Efron & Tibshirani 1993, 13.3).
-
-    All columns see the same draws: differences of columns are paired, equal columns have equal means, and
-    a column more changes no other.
-
-    Args:
-        values: [rows, columns].
-        resamples: How often.
-        seed: Seed of the generator (PCG64).
-
-    Returns:
-        [resamples, columns]
-    """
-    n, generator = len(values), np.random.Generator(np.random.PCG64(seed))
-    means = np.empty((resamples, values.shape[1]))
-    block = max(1, CELLS // n)
-    for start in range(0, resamples, block):
-        part = means[start : start + block]
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=len(part))
-        part[:] = counts @ values / n
-    return means
-
-
-def paired(differences: NDArray[np.float64], means: NDArray[np.float64]) -> TextTest:
-    """Paired bootstrap test (Koehn 2004), two-sided: twice the smaller share of resamples on one side of 0.
-
-    Args:
-        differences: One per problem.
-        means: Their mean in each resample.
-    """
-    b = len(means)
-    sides = [int((means <= EXACT).sum()), int((means >= -EXACT).sum())]
-    return TextTest(
-        difference=_rounded(differences.mean()),
-        low=_rounded(np.quantile(means, 0.025)),
-        high=_rounded(np.quantile(means, 0.975)),
-        p=min(1.0, 2 * (min(sides) + 1) / (b + 1)),  # + 1: never 0 (Davison & Hinkley 1997, 4.2.1)
-    )
-
-
-def _rounded(value: Any) -> float:
-    """To nine digits behind the point: sums may differ in the last bit between two processors."""
-    return round(float(value), 9) + 0.0

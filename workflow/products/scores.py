@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from workflow.results import (
 )
 from workflow.rouge import ROUGE, Rouge
 from workflow.schemas import check
+from workflow.significance import bootstrap, mcnemar
 from workflow.store.build import Job
 from workflow.text_scores import TextTally
 from workflow.voting import Reader
@@ -36,8 +36,6 @@ TESTS = {
     "voted_vs_single": ("voted", "single"),
     "voted_vs_greedy": ("voted", "greedy"),
 }
-CELLS = 1 << 22
-"""Bootstrap counts held at once: 32 MiB of int64."""
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -216,54 +214,3 @@ def measured(system: System, n: int, resamples: int, seed: int) -> Measured:
         parse_rate=system.parsed / system.asked if system.asked else None,
         length_rate=system.cut / system.texts if system.texts else None,
     )
-
-
-def bootstrap(right: Mapping[int, int], resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the number of right answers (Efron & Tibshirani 1993, 13.3).
-
-    Resampling n rows with replacement matters to the sum only through how often each distinct value is
-    taken, and these counts are Multinomial(n, share of each value): drawing them is exact, not an
-    approximation, and costs as many numbers as there are values (2 for right or wrong), not n.
-    Every system starts the generator (PCG64) from `seed`: equal counts have equal intervals, and
-    a system more or less changes no other.
-
-    Args:
-        right: Right answers in a row -> number of such rows.
-        resamples: Bootstrap resamples.
-        seed: Seed of the generator.
-
-    Returns:
-        The 2.5 % and 97.5 % quantiles (linear between order statistics), in right answers.
-    """
-    import numpy as np
-
-    values = np.array(sorted(value for value, rows in right.items() if rows))
-    rows = np.array([right[int(value)] for value in values])
-    n, generator = int(rows.sum()), np.random.Generator(np.random.PCG64(seed))
-    sums = np.empty(resamples, dtype=np.int64)
-    block = max(1, CELLS // len(values))
-    for start in range(0, resamples, block):
-        part = sums[start : start + block]
-        part[:] = generator.multinomial(n, rows / n, size=len(part)) @ values
-    low, high = np.quantile(sums, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p value of McNemar's test (McNemar 1947; exact form: Fagerland et al. 2013,
-    BMC Med Res Methodol 13:91).
-
-    Of m rows on which two systems differ, the number that favours one is Binomial(m, 1/2) if they are
-    equally good: p = min(1, 2 P(X <= min(better, worse))). Summed from the largest term down, where each
-    is the next times k / (m - k + 1), until terms no longer count: about sqrt(m) terms.
-    """
-    m, k = better + worse, min(better, worse)
-    if 2 * k == m:
-        return 1.0
-    log_term = math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1) - m * math.log(2)
-    total = term = 1.0
-    while k > 0 and term > 1e-17 * total:
-        term *= k / (m - k + 1)
-        total += term
-        k -= 1
-    return min(1.0, 2 * math.exp(log_term) * total)

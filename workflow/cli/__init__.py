@@ -1,0 +1,40 @@
+"""The command line: one sub-command per product for the rules, the rest for people."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow import __version__
+from workflow.cli import explaining, keeping, making, writing
+from workflow.errors import BuildError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Exit status: 0, or 2 after an expected error, which is one message on stderr.
+    """
+    from workflow.disk import one_line
+
+    options = _parser().parse_args(arguments)
+    try:
+        with one_line(Path.cwd()):
+            options.run(options)
+    except BuildError as error:
+        from workflow.progress import say
+
+        say(f"Error: {error}")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tunemake", description=__import__("workflow").__doc__)
+    parser.add_argument("--version", action="version", version=f"tunemake {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for part in (writing, explaining, keeping, making):
+        part.add_to(commands)
+    return parser
