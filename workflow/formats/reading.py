@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,17 @@ class Lines:
     size: int
     first: int
 
-    def records(self) -> Iterator[Record]:
-        """Parse the lines."""
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The lines without their ends, which are \\n only, as JSON lines ask."""
         with self.path.open("rb") as file:
             file.seek(self.begin)
             body = file.read(self.size)
-        if not self.begin:
-            body = body.removeprefix(_BOM)
-        for number, line in enumerate(body.split(b"\n"), start=self.first):  # at \n only, as JSON lines ask
+        return body.removesuffix(b"\n").split(b"\n")
+
+    def records(self) -> Iterator[Record]:
+        """Parse the lines."""
+        for number, line in enumerate(self.lines, start=self.first):
             if line and not line.isspace():
                 yield number, _value(line)
 
@@ -116,8 +120,10 @@ def _one_object(path: Path) -> Any:
 
 
 def _json_lines(path: Path) -> Iterator[Lines]:
-    begin, first = 0, 1
+    first = 1
     with path.open("rb") as file:
+        begin = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+        file.seek(begin)
         while body := file.read(BLOCK) + file.readline():
             yield Lines(path, begin, len(body), first)
             begin, first = begin + len(body), first + body.count(b"\n")

@@ -41,7 +41,8 @@ def make(job: Job) -> dict[str, Any]:
     sample = job.slice["sample"]
     kept, repeat = _Kept(sources, sample), sample["repeat"]
     copies = [_copy(kept.rows(), number) for number in range(2, repeat + 1)]
-    part = write_sorted(job.out / ROWS, heapq.merge(kept.rows(), *copies))
+    with (job.out / ROWS).open("wb") as file:
+        part = write_sorted(file, heapq.merge(kept.rows(), *copies))
     write_cuts(job.out / CUTS, part.cuts)
     if not part.rows:
         raise BuildError("dataset: no row is left of the sources; ask for a larger sample")
