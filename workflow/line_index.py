@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.formats.reading import Items, Lines, blocks
+from workflow.formats.reading import Items, Lines, blocks, stretches
 from workflow.processes import in_order
 
 DIGEST = np.dtype("V16")
@@ -37,8 +37,11 @@ class LineIndex:
         Raises:
             NoLines: It is a list, a table or packed.
         """
+        if isinstance(next(blocks(path), None), Items):
+            raise NoLines
         digests, begins, sizes = [b""], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for begin, some, lengths in in_order(_index, blocks(path), processes):
+        parts = (Lines(path, begin, size, 0) for begin, size in stretches(path))
+        for begin, some, lengths in in_order(_index, parts, processes):
             digests.append(some)
             begins.append(begin + np.cumsum(lengths + 1) - lengths - 1)
             sizes.append(lengths)
@@ -50,9 +53,7 @@ class LineIndex:
         return [Lines(self.path, begin, size, line + 1) for line, begin, size in spans]
 
 
-def _index(block: Lines | Items) -> tuple[int, bytes, Numbers]:
-    if isinstance(block, Items):
-        raise NoLines
+def _index(block: Lines) -> tuple[int, bytes, Numbers]:
     return block.begin, digests_of(block.lines), np.array([*map(len, block.lines)], np.int64)
 
 

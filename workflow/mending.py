@@ -7,23 +7,20 @@ gone. What is written is what a build from nothing would write; what is unusual 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import groupby
-from os import SEEK_CUR
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workflow.formats.reading import Lines
 from workflow.line_index import LineIndex, NoLines, Numbers, same_lines
 from workflow.origins import Origins
-from workflow.processes import in_order
-from workflow.sorting import Cut, Found, Part, SameId, digest_of, write_sorted
+from workflow.sorting import Cut, Found, Part, SameId, copy, digest_of, write_sorted
 
 MOST = 20_000
 """Lines that are parsed one by one; more are sooner read with all the others, by several processes."""
@@ -40,14 +37,6 @@ class Parsed:
     rows: list[Found] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     left_out: dict[str, list[int]] = field(default_factory=dict)
-
-
-class _Copy(NamedTuple):
-    """A shard that stays as it is: where it begins in the former file, and where in the new one."""
-
-    cut: Cut
-    before: int
-    begin: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class Mending:
             now = same_lines(self.origins.digests, index.digests)
             fresh = self._parsed(index, np.setdiff1d(np.arange(len(index.digests)), now))
             part = self._write(index, now, fresh, target)
-        except (NoLines, SameId):
+        except (NoLines, SameId, EOFError, FileNotFoundError):
             raise Unusual from None
         bad = [(line, reason) for before, reason in self.origins.bad for line in _moved([before], now)]
         left_out = {reason: _moved(lines, now) for reason, lines in self.origins.left_out.items()}
@@ -90,54 +79,48 @@ class Mending:
         return min(bisect_left(ends, row.id), len(ends) - 1)
 
     def _write(self, index: LineIndex, now: Numbers, fresh: Parsed, target: Path) -> Part:
-        """Write edited shards and copy the others; `now` says where the former lines are."""
+        """Write the rows; `now` says where the former lines are."""
         lines = [now[np.array(of_shard) - 1] for of_shard in self.origins.part.lines]
         edited = np.array([bool((of_shard < 0).any()) for of_shard in lines])
         edited[[self._shard(row) for row in fresh.rows]] = True
         edited[1:] |= edited[:-1]
-        near = np.concatenate(
-            [of_shard for of_shard, there in zip(lines, edited, strict=True) if there] or [now[:0]]
-        )
-        again = self._parsed(index, np.setdiff1d(near, [-1])).rows
-        rows = sorted([*fresh.rows, *(row for row in again if edited[self._shard(row)])])
-        part, copies = self._laid_out(rows, edited, lines, target)
-        for _ in in_order(partial(self._copy, target), copies, self.processes):
-            pass
+        near = [of_shard for of_shard, there in zip(lines, edited, strict=True) if there]
+        again = self._parsed(index, np.setdiff1d(np.concatenate([now[:0], *near]), [-1]))
+        rows = sorted([*fresh.rows, *(row for row in again.rows if edited[self._shard(row)])])
+        part = self._joined(rows, edited.tolist(), lines, target)
+        if not _intact(target, part.cuts, self.processes):
+            raise Unusual
         return part
 
-    def _laid_out(
-        self, rows: list[Found], edited: NDArray[np.bool_], lines: list[Numbers], target: Path
-    ) -> tuple[Part, list[_Copy]]:
-        """Write the rows of edited shards where they belong; what is to be copied between them."""
-        former, shards = self.origins.part, [self._shard(row) for row in rows]
-        part, copies, before = Part(), list[_Copy](), 0
-        with target.open("wb") as file:
-            for again, group in groupby(range(len(lines)), edited.__getitem__):
+    def _joined(self, rows: list[Found], edited: list[bool], lines: list[Numbers], target: Path) -> Part:
+        """Write the rows of edited shards, and between them the former file's other shards."""
+        shards, part, begin = [self._shard(row) for row in rows], Part(), 0
+        with self.former.open("rb") as former, target.open("wb") as file:
+            for again, group in groupby(range(len(edited)), edited.__getitem__):
                 numbers = list(group)
+                span = slice(numbers[0], numbers[-1] + 1)
+                cuts, ends = self.origins.part.cuts[span], self.origins.part.ends[span]
+                size = sum(cut.bytes for cut in cuts)
                 if again:
-                    span = slice(bisect_left(shards, numbers[0]), bisect_right(shards, numbers[-1]))
-                    part.add(write_sorted(file, rows[span]))
-                for number in numbers:
-                    cut = former.cuts[number]
-                    if not again:
-                        copies.append(_Copy(cut, before, file.tell()))
-                        file.seek(cut.bytes, SEEK_CUR)
-                        part.add(Part([cut], [former.ends[number]], [(lines[number] + 1).tolist()]))
-                    before += cut.bytes
-        return part, copies
+                    first, behind = bisect_left(shards, span.start), bisect_left(shards, span.stop)
+                    part.add(write_sorted(file, rows[first:behind]))
+                else:
+                    copy(former, begin, size, file)
+                    part.add(Part(cuts, ends, [(of_shard + 1).tolist() for of_shard in lines[span]]))
+                begin += size
+        return part
 
-    def _copy(self, target: Path, copy: _Copy) -> None:
-        try:
-            with self.former.open("rb") as file:
-                file.seek(copy.before)
-                body = file.read(copy.cut.bytes)
-        except FileNotFoundError:  # swept a moment ago
-            raise Unusual from None
-        if not copy.cut.label.endswith(digest_of(body)):
-            raise Unusual
-        with target.open("r+b") as file:
-            file.seek(copy.begin)
-            file.write(body)
+
+def _intact(path: Path, cuts: list[Cut], threads: int) -> bool:
+    """Whether all shards of a file are what their labels say."""
+
+    def holds(begin: int, cut: Cut) -> bool:
+        with path.open("rb", buffering=0) as file:
+            return cut.label.endswith(digest_of(os.pread(file.fileno(), cut.bytes, begin)))
+
+    begins = accumulate((cut.bytes for cut in cuts), initial=0)
+    with ThreadPoolExecutor(threads) as pool:  # hashing lets other threads work
+        return all(pool.map(holds, begins, cuts))
 
 
 def _moved(lines: list[int], now: Numbers) -> list[int]:

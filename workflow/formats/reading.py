@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,24 @@ def _one_object(path: Path) -> Any:
 def _json_lines(path: Path) -> Iterator[Lines]:
     first = 1
     with path.open("rb") as file:
-        begin = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
-        file.seek(begin)
-        while body := file.read(BLOCK) + file.readline():
-            yield Lines(path, begin, len(body), first)
-            begin, first = begin + len(body), first + body.count(b"\n")
+        for begin, size in stretches(path):
+            yield Lines(path, begin, size, first)
+            file.seek(begin)
+            first += file.read(size).count(b"\n")
+
+
+def stretches(path: Path) -> Iterator[tuple[int, int]]:
+    """Where a file of lines can be divided: begin and size of each part, without the byte order mark."""
+    with path.open("rb") as file:
+        end = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+        while True:
+            begin = end
+            file.seek(begin + BLOCK)
+            file.readline()
+            end = min(file.tell(), file.seek(0, SEEK_END))
+            if begin == end:
+                return
+            yield begin, end - begin
 
 
 def _packed_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
