@@ -65,7 +65,8 @@ class Mending:
         bad = [(line, reason) for before, reason in self.origins.bad for line in _moved([before], now)]
         left_out = {reason: _moved(lines, now) for reason, lines in self.origins.left_out.items()}
         for reason, lines in fresh.left_out.items():
-            left_out[reason] = sorted(left_out.get(reason, []) + lines)
+            left_out[reason] = left_out.get(reason, []) + lines
+        left_out = {reason: sorted(lines) for reason, lines in left_out.items() if lines}
         return Origins(part, index.digests, sorted(bad + fresh.bad), left_out)
 
     def _parsed(self, index: LineIndex, lines: Numbers) -> Parsed:
@@ -86,8 +87,7 @@ class Mending:
         edited[1:] |= edited[:-1]
         near = [of_shard for of_shard, there in zip(lines, edited, strict=True) if there]
         again = self._parsed(index, np.setdiff1d(np.concatenate([now[:0], *near]), [-1]))
-        rows = sorted([*fresh.rows, *(row for row in again.rows if edited[self._shard(row)])])
-        part = self._joined(rows, edited.tolist(), lines, target)
+        part = self._joined(sorted(fresh.rows + again.rows), edited.tolist(), lines, target)
         if not _intact(target, part.cuts, self.processes):
             raise Unusual
         return part

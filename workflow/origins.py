@@ -40,7 +40,8 @@ class Origins:
     def write(self, folder: Path, key: str) -> None:
         """Keep this in the folder of its context."""
         part = {"cuts": [*map(tuple, self.part.cuts)], "ends": self.part.ends, "lines": self.part.lines}
-        found = orjson.dumps({**part, "bad": self.bad, "left_out": self.left_out})
+        rest = {"bad": self.bad, "left_out": self.left_out}
+        found = orjson.dumps({**part, **rest}, option=orjson.OPT_SORT_KEYS)
         body = found + b"\n" + self.digests.tobytes()
         write_atomic(folder / f"{key}{ENDING}", hashlib.sha256(body).hexdigest().encode() + body)
 

@@ -70,7 +70,7 @@ def make(job: Job) -> dict[str, Any]:
     write_cuts(job.out / CUTS, origins.part.cuts)
     if len(origins.digests):
         origins.write(_context(job, work), job.work.name)
-    left_out = {reason: len(lines) for reason, lines in sorted(origins.left_out.items()) if lines}
+    left_out = {reason: len(lines) for reason, lines in sorted(origins.left_out.items())}
     for reason, number in Counter(left_out).most_common():
         say(f"rows: {number} left out: {reason}")
     return {
