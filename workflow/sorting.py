@@ -232,16 +232,16 @@ def _distinct(equal: list[Found]) -> list[Found]:
         if one.own or other.own:
             raise SameId(one.id, one.line, other.line)
     again = sorted(["", *(f".{number}" for number in range(2, len(equal) + 1))])
-    return [_renamed(row, ending) if ending else row for row, ending in zip(equal, again, strict=True)]
+    return [renamed(row, behind=ending) if ending else row for row, ending in zip(equal, again, strict=True)]
 
 
-def _renamed(row: Found, ending: str) -> Found:
+def renamed(row: Found, before: str = "", behind: str = "", problem: bool = True) -> Found:
+    """A row with more text around its id and, if its `problem` is another one too, around the group."""
     content = orjson.loads(row.body)
-    content["id"] += ending
-    if content["group"] is not None:
-        content["group"] += ending
-    body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    return row._replace(id=content["id"], body=body)
+    content["id"] = f"{before}{content['id']}{behind}"
+    if problem and content["group"] is not None:
+        content["group"] = f"{before}{content['group']}{behind}"
+    return row._replace(id=content["id"], body=orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
 def read_cuts(path: Path) -> list[Cut]:
