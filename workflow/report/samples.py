@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import insort
 from collections import defaultdict
@@ -15,6 +14,7 @@ from typing import Any
 from workflow.products.rows import ROWS
 from workflow.report.inputs import Inputs
 from workflow.results import PREDICTIONS, VOTED, AskedRow, Drawn, Prediction, VotedLine, read_together
+from workflow.tokens_shown import digest_of_id
 from workflow.voting import Reader
 
 SHOWN, EACH = 12, 4
@@ -88,7 +88,7 @@ def samples(inputs: Inputs, recipe: dict[str, Any]) -> list[Sample]:
         drawn = {role: record.draws for role, record in zip(roles, records, strict=False)}
         vote = records[-1] if voting else None
         choice = choices[kind := _kind(vote, row, drawn, reader)]
-        digest = hashlib.blake2b(row.id.encode("utf-8", "replace"), digest_size=16).digest()
+        digest = digest_of_id(row.id)
         if choice.wants(digest):
             choice.add(digest, _sample(kind, row, vote, drawn, reader))
     return _chosen(choices)
