@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow.voting import Reader, vote
+from workflow.voting import Reader, Ties, Vote
+from workflow.voting import vote as voted
+
+
+def vote(answers: Sequence[str | None], ties: str) -> Vote:
+    return voted(answers, Ties(ties))
+
 
 PATTERN = r"答案是[:：]\s*\**\(?([A-G])"
 
