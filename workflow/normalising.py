@@ -31,7 +31,9 @@ def plain(text: str) -> str:
 
     Inside, punctuation stays: 1.5 is not 15.
     """
-    text = _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    for _ in range(2):  # folding may make what is not composed, and composing what is not folded
+        text = unicodedata.normalize("NFKC", text.casefold())
+    text = _SPACE.sub(" ", text)
     begin, end = 0, len(text)
     while begin < end and _is_edge(text[begin]):
         begin += 1
