@@ -277,6 +277,7 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
+    _add("sampling.logprobs", "logprobs: true"),
     _add("sampling.engine", "engine: transformers"),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),

@@ -62,7 +62,14 @@ class AnswerNodes:
         assert self.recipe.sampling is not None
         sampling = slice_of(self.recipe.sampling, "predictions")
         if greedy:
-            sampling |= {"n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": 0}
+            sampling |= {
+                "n": 1,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "top_k": None,
+                "seed": 0,
+                "logprobs": False,
+            }
         inputs = {"shards": self.found[shards], "model": model}
         if isinstance(self.recipe.tuning, Prompt) and not untuned:
             inputs["adapter"] = self.found["adapter"]

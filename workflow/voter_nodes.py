@@ -96,5 +96,5 @@ def _refuse_unknown(weights: Iterable[str], voters: list[str]) -> None:
 
 def _refuse_without_logprobs(members: Mapping[str, Recipe]) -> None:
     for name, recipe in members.items():
-        if not getattr(recipe.sampling, "logprobs", False):
+        if not recipe.sampling or not recipe.sampling.logprobs:
             raise BuildError(f"voting.weights: logprob needs `sampling.logprobs: true` in recipe {name} too")

@@ -40,6 +40,12 @@ class Sampling(Section):
     seed: int = leaf(
         of=("predictions",), description="Seed from which each row's seed is derived.", ge=0, lt=2**63
     )
+    logprobs: bool = leaf(
+        False,
+        of=("predictions",),
+        description="Whether each draw records the mean log-probability of its tokens, as the model gives it "
+        "before temperature, penalties and limits.",
+    )
     engine: Literal["vllm", "transformers"] = leaf(
         "vllm",
         of=("predictions",),

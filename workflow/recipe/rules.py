@@ -121,7 +121,7 @@ def voters_are_there(recipe: Recipe) -> str | None:
         return "`voting.weights: accuracy` needs dataset.validation, rows with known answers"
     if recipe.dataset.validation and voting.weights != "accuracy":
         return "dataset.validation is for `voting.weights: accuracy`, and for nothing else so far"
-    if voting.weights == "logprob" and not getattr(recipe.sampling, "logprobs", False):
+    if voting.weights == "logprob" and not recipe.sampling.logprobs:
         return "`voting.weights: logprob` goes by what the engine records: set `sampling.logprobs: true`"
     if both := set(voting.members) & {OWN, *prompt.variants}:
         return f"voting.members: {min(both)} is also the name of a variant; rename one"
