@@ -110,18 +110,16 @@ def rows_fit_a_pack(recipe: Recipe) -> str | None:
 
 def voters_are_there(recipe: Recipe) -> str | None:
     """Whoever votes has drawn, and is weighed by what is there."""
-    voting, prompt = recipe.voting, recipe.prompt
-    if voting and not recipe.sampling:
-        return "voting is on draws: add the section sampling"
-    if prompt.variants and not voting:
-        return "prompt.variants are voters: add the section voting"
+    voting, sampling, prompt = recipe.voting, recipe.sampling, recipe.prompt
     if not voting:
-        return None
+        return "prompt.variants are voters: add the section voting" if prompt.variants else None
+    if not sampling:
+        return "voting is on draws: add the section sampling"
     if voting.weights == "accuracy" and not recipe.dataset.validation:
         return "`voting.weights: accuracy` needs dataset.validation, rows with known answers"
     if recipe.dataset.validation and voting.weights != "accuracy":
         return "dataset.validation is for `voting.weights: accuracy`, and for nothing else so far"
-    if voting.weights == "logprob" and not recipe.sampling.logprobs:
+    if voting.weights == "logprob" and not sampling.logprobs:
         return "`voting.weights: logprob` goes by what the engine records: set `sampling.logprobs: true`"
     if both := set(voting.members) & {OWN, *prompt.variants}:
         return f"voting.members: {min(both)} is also the name of a variant; rename one"
