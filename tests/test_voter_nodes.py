@@ -56,6 +56,8 @@ def test_variants_are_shards_and_predictions_of_their_own(place: workspace.Folde
     assert found["short"] is graph.node("predictions.short")
     assert found["short"].inputs["shards"] is graph.node("shards_test.short")
     assert found["short"].inputs["model"] is found["own"].inputs["model"]
+    seeds = [node.slice["sampling"]["seed"] for node in found.values()]
+    assert len(set(seeds)) == 3 and seeds[0] == 0  # equal seeds would draw alike
     alone = drawn(place, SMALL, "alone")
     for name in ("predictions", "greedy", "adapter", "shards_train"):  # trained on `template` alone
         assert graph.node(name).address == alone.node(name).address

@@ -9,7 +9,7 @@ from workflow.node import Node
 from workflow.recipe import Recipe
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.tuning import Prompt
-from workflow.voter_nodes import ANSWERS, voted_node
+from workflow.voter_nodes import ANSWERS, seed_of_variant, voted_node
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -61,6 +61,8 @@ class AnswerNodes:
         """What a model answers to the rows of `shards`; with a trained prompt beside it unless `untuned`."""
         assert self.recipe.sampling is not None
         sampling = slice_of(self.recipe.sampling, "predictions")
+        if variant := shards.partition(".")[2]:
+            sampling["seed"] = seed_of_variant(sampling["seed"], variant)
         if greedy:
             sampling |= {
                 "n": 1,
