@@ -107,6 +107,9 @@ def test_rows_of_one_problem_count_once(tmp_path: Path) -> None:
     }
     assert {name: system.mean for name, system in systems.items()} == pytest.approx(expected)
     assert {system.n for system in systems.values()} == {2}
+    items = [json.loads(line) for line in (tmp_path / "out/items.jsonl").read_text().splitlines()]
+    assert [(item["id"], item["group"]) for item in items] == [("a1", "a"), ("a2", "a"), ("b", None)]
+    assert items[1]["values"] == {"rouge1": {"base": 1.0, "greedy": 0.0, "draws": 1.0}}
     assert (systems["greedy"].length_rate, systems["draws"].length_rate) == (1 / 3, 1 / 6)
     assert found.text_metrics["rouge1"].tests["greedy_vs_base"].difference == pytest.approx(0.75 - 0.375)
     assert "rouge1              F1 %  95 % interval  n  cut at max_tokens %" in table(found)

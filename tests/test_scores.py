@@ -16,7 +16,7 @@ from test_significance import exact_mcnemar
 
 from workflow.errors import BuildError
 from workflow.products import scores, voted
-from workflow.results import AskedRow, Prediction, Scores
+from workflow.results import AskedRow, Item, Prediction, Scores
 from workflow.schemas import check
 from workflow.store.build import Job
 from workflow.voting import Reader
@@ -181,6 +181,20 @@ def test_every_figure_is_what_a_naive_script_finds(tmp_path: Path) -> None:
         assert (test["better"], test["worse"]) == (better, worse)
         assert test["p"] == pytest.approx(float(exact_mcnemar(better, worse)), rel=1e-12)
     assert set(written["tests"]) == {"greedy_vs_base", "voted_vs_single", "voted_vs_greedy"}
+
+
+def test_items_are_what_a_naive_script_finds_of_each_row(tmp_path: Path) -> None:
+    job = build(tmp_path)
+    scores.make(job)
+    items, expected = lines(tmp_path / "out/items.jsonl"), naive(job)
+    ids = [row["id"] for row in lines(job.inputs["rows"] / "rows.jsonl") if row["gold"]]
+    assert [item["id"] for item in items] == ids == sorted(ids)
+    for place, item in enumerate(items):
+        Item.model_validate(check("item", item, "test"), strict=True)
+        wanted = {
+            name: system["rows"][place] for name, system in expected.items() if name != "majority_class"
+        }
+        assert item["values"] == {"accuracy": pytest.approx(wanted)}
 
 
 def test_file_is_canonical_and_the_same_twice(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow.errors import BuildError
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
-SUBMISSION = "submission.jsonl"
+SUBMISSION, ITEMS = "submission.jsonl", "items.jsonl"
 
 
 class Result(BaseModel):
@@ -89,6 +89,17 @@ class VotedLine(Result):
     gold: list[str] = Field(description="Accepted answers; empty where none is known: not scored.")
     correct: bool | None = Field(
         description="Whether answer is among gold (no answer is wrong); null where gold is unknown."
+    )
+
+
+class Item(Result):
+    """One line of items.jsonl: what each system's answer to a scored row is worth."""
+
+    id: str = Field(description="Row id.")
+    group: str | None = Field(description="The problem that the row belongs to; null: it is one by itself.")
+    values: dict[str, dict[str, float]] = Field(
+        description="Metric -> system (base, greedy, draws, single, voted, as far as the metric has them) -> "
+        "value from 0 to 1, higher is better; `draws`: mean over the row's draws."
     )
 
 

@@ -31,16 +31,20 @@ class TextTally:
     cut: Counter[str] = field(default_factory=Counter)  # system -> texts that max_tokens ended
     texts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: AskedRow, drawn: Mapping[str, Sequence[Drawn]]) -> None:
-        """Count a row with references, and the texts that each system gave."""
+    def add(self, row: AskedRow, drawn: Mapping[str, Sequence[Drawn]]) -> dict[str, dict[str, float]]:
+        """Count a row with references and the texts that each system gave; metric -> system -> value."""
         problem = row.group or row.id
         self.rows[problem] += 1
+        values: dict[str, dict[str, float]] = {metric: {} for metric in self.rouge.metrics}
         for system, draws in drawn.items():
             found = np.mean([self.rouge.f1(row.gold, draw.text) for draw in draws], axis=0)
             before = self.sums.get((problem, system), [0.0] * len(found))
             self.sums[problem, system] = [a + b for a, b in zip(before, found.tolist(), strict=True)]
+            for metric, value in zip(self.rouge.metrics, found, strict=True):
+                values[metric][system] = rounded(value)
             self.cut[system] += sum(draw.finish_reason == "length" for draw in draws)
             self.texts[system] += len(draws)
+        return values
 
     def metrics(self, resamples: int, seed: int) -> dict[str, TextMetric]:
         """Each metric of each system."""

@@ -12,6 +12,7 @@ from typing import Any
 from workflow.errors import BuildError
 from workflow.products.rows import ROWS
 from workflow.results import (
+    ITEMS,
     PREDICTIONS,
     SCORES,
     VOTED,
@@ -27,10 +28,13 @@ from workflow.results import (
 from workflow.rouge import ROUGE, Rouge
 from workflow.schemas import check
 from workflow.significance import bootstrap, mcnemar
+from workflow.store.address import canonical
 from workflow.store.build import Job
 from workflow.text_scores import TextTally
 from workflow.voting import Reader
 
+Values = dict[str, dict[str, float]]
+"""Metric -> system -> what one row is worth."""
 TESTS = {
     "greedy_vs_base": ("greedy", "base"),
     "voted_vs_single": ("voted", "single"),
@@ -39,7 +43,7 @@ TESTS = {
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Write `scores.json`; in one pass over the inputs, with the memory of one row.
+    """Write `scores.json` and `items.jsonl`; in one pass over the inputs, with the memory of one row.
 
     Returns:
         Counts: rows, scored rows, draws per row.
@@ -98,18 +102,16 @@ class Tally:
     systems: dict[str, System] = field(default_factory=dict)
     only: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows that only the first has right
 
-    def add(self, row: AskedRow, drawn: Mapping[str, list[Drawn]]) -> bool:
-        """Count one row; whether it has a gold answer. `drawn` holds the texts of each role."""
+    def add(self, row: AskedRow, drawn: Mapping[str, list[Drawn]]) -> Values:
+        """Count one row: what its texts are worth. `drawn` holds the texts of each role."""
         self.rows += 1
         self.scored += bool(row.gold)
-        if row.gold and self.texts:
-            self.texts.add(row, drawn)
-        return bool(row.gold)
+        return self.texts.add(row, drawn) if row.gold and self.texts else {}
 
     def add_vote(
         self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader
-    ) -> None:
-        """Count the answers to a row with a gold one."""
+    ) -> dict[str, float]:
+        """Count the answers to a row with a gold one; system -> accuracy."""
         accepted = set(row.gold)
         for gold in accepted:
             self.golds[gold] += 1
@@ -126,6 +128,10 @@ class Tally:
             right[name] = answer in accepted
             self._system(name).add(right[name], answer is not None, 1, text.finish_reason == "length")
         self._compare(right)
+        return {
+            **{name: float(value) for name, value in right.items()},
+            "draws": drawn_right / len(drawn["draws"]),
+        }
 
     def _system(self, name: str, per_row: int = 1) -> System:
         if name not in self.systems:
@@ -163,14 +169,18 @@ def _tally(job: Job) -> Tally:
         files.append((voted, VotedLine))
         reader = Reader.of(job.slice["answer"])
     tally = Tally(_texts(job))
-    for row, *records in read_together(*files):
-        drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
-        if voted:
-            _check_voted(row, records[-1], len(drawn["draws"]), voted)
-        _check_draws(row, drawn, tally.draws, paths)
-        tally.draws = len(drawn["draws"])
-        if tally.add(row, drawn) and voted:
-            tally.add_vote(row, records[-1], drawn, reader)
+    with (job.out / ITEMS).open("wb") as items:
+        for row, *records in read_together(*files):
+            drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
+            if voted:
+                _check_voted(row, records[-1], len(drawn["draws"]), voted)
+            _check_draws(row, drawn, tally.draws, paths)
+            tally.draws = len(drawn["draws"])
+            values = tally.add(row, drawn)
+            if voted and row.gold:
+                values["accuracy"] = tally.add_vote(row, records[-1], drawn, reader)
+            if values:
+                items.write(canonical({"id": row.id, "group": row.group, "values": values}) + b"\n")
     if not tally.rows:
         raise BuildError(f"{rows}: no rows; there is nothing to score")
     return tally
