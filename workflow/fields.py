@@ -27,7 +27,12 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
-OWN = {("rows", "split.part"), ("shards", "split"), *((p, "scratch") for p in ("model", "tokenizer"))}
+OWN = {
+    ("rows", "split.part"),
+    ("shards", "split"),
+    ("shards", "variant"),
+    *((p, "scratch") for p in ("model", "tokenizer")),
+}
 """Places in slices that no field of a recipe sets: they tell products of one kind apart."""
 
 SOURCES = {
@@ -73,6 +78,9 @@ def field_of(product: str, name: str, chosen: dict[str, Any], place: str) -> str
 
 def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
     """The section of the recipe that names the source files of a product; arguments as `field_of`."""
+    variant = name.rpartition("/")[2].partition(".")[2]
+    if product == "shards" and variant:
+        return f"prompt.variants.{variant}"
     return _split(SOURCES.get(product, product), name, chosen)
 
 

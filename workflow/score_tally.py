@@ -50,8 +50,9 @@ class Tally:
                 self.alone += 1
             else:
                 self.groups.add(row.group)
-            if line:
-                values["accuracy"] = self.accuracy.add(row, line, drawn, answers)
+            if line and self.reader:
+                accepted = self.reader.accepted(row)
+                values["accuracy"] = self.accuracy.add(row, line, drawn, answers, accepted)
         return values
 
     def _answers(
@@ -63,8 +64,11 @@ class Tally:
             abstained = None
             if line and self.reader:
                 answers[role] = answer = self.reader.read(draws[0].text, letters)
-                # the votes are the draws' answers already read
-                abstained = line.abstentions if role == "draws" else int(answer is None)
+                abstained = int(answer is None)
+                if role == "draws" and line.abstentions + sum(line.votes.values()) == len(draws):
+                    abstained = line.abstentions  # the votes are these draws' answers, already read
+                elif role == "draws":
+                    abstained += sum(self.reader.read(draw.text, letters) is None for draw in draws[1:])
             self.counted[role].add(draws, abstained)
         return answers
 
