@@ -12,11 +12,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workflow.curves import Curves
 from workflow.errors import BuildError
-from workflow.measures import Measured, Test, TextCounts, TextMetric
+from workflow.measures import Likelihood, Measured, Test, TextCounts, TextMetric
 from workflow.record import Result, View
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
-SUBMISSION, ITEMS = "submission.jsonl", "items.jsonl"
+SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
 
 
 class AskedRow(View):
@@ -61,6 +61,14 @@ class Prediction(View):
 
     id: str = Field(description="Row id.")
     draws: list[Drawn] = Field(description="The draws; the first is draw 0.", min_length=1)
+
+
+class LikelyRow(Result):
+    """One line of likelihood.jsonl: what a model makes of the known answer to a row."""
+
+    id: str = Field(description="Row id.")
+    tokens: int = Field(description="Tokens that count: the answer's, and its stop token.", ge=1)
+    loss: float = Field(description="Sum of their negative log-likelihoods, in nats.", ge=0)
 
 
 class VotedLine(Result):
@@ -133,6 +141,9 @@ class Scores(Result):
     )
     text_metrics: dict[str, TextMetric] = Field(
         default={}, description="Metrics of texts, as far as the recipe asks for them."
+    )
+    likelihood: Likelihood | None = Field(
+        default=None, description="Loss and perplexity of the known answers; null: not asked for."
     )
     curves: Curves | None = Field(
         default=None, description="What votes of fewer draws would be worth; null without votes or gold."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from workflow.accuracy import Accuracy
+from workflow.likely import LikelyTally
 from workflow.results import AskedRow, Drawn, VotedLine
 from workflow.text_counts import Counted
 from workflow.text_scores import TextTally, Values
@@ -20,6 +21,7 @@ class Tally:
     texts: TextTally
     reader: Reader | None  # of answers, where they are voted on
     accuracy: Accuracy = field(default_factory=Accuracy)
+    likely: LikelyTally = field(default_factory=LikelyTally)
     draws: int = 0
     rows: int = 0
     scored: int = 0
@@ -43,6 +45,8 @@ class Tally:
         self.rows += 1
         self.draws = len(drawn["draws"])
         values = self.texts.add(row, drawn)
+        if likely := self.likely.add(row):
+            values["perplexity"] = likely
         answers = self._answers(row, drawn, line)
         if row.gold:
             self.scored += 1
@@ -76,6 +80,7 @@ class Tally:
         """Add what another counted of later rows."""
         self.texts.absorb(other.texts)
         self.accuracy.absorb(other.accuracy)
+        self.likely.problems |= other.likely.problems
         self.draws = self.draws or other.draws
         self.rows += other.rows
         self.scored += other.scored

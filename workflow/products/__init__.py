@@ -21,6 +21,7 @@ VERSIONS = {
     "adapter": 2,
     "merged": 1,
     "predictions": 1,
+    "likelihood": 1,
     "voted": 1,
     "scores": 3,
     "report": 2,

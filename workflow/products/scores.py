@@ -10,6 +10,7 @@ from typing import Any
 from workflow.accuracy import Figures
 from workflow.curves import Curves, read_curves
 from workflow.errors import BuildError
+from workflow.likely import LikelyTally
 from workflow.metrics import metrics_of
 from workflow.products.rows import ROWS
 from workflow.results import (
@@ -56,6 +57,7 @@ def make(job: Job) -> dict[str, Any]:
         systems=figures.systems(),
         tests=figures.tests(),
         text_metrics=tally.texts.results(*chosen),
+        likelihood=tally.likely.result(*chosen[1:]),
         curves=curves,
     )
     value = check("scores", scores.model_dump(mode="json"), job.out / SCORES)
@@ -73,7 +75,9 @@ def _tally(job: Job, curves: Curves | None) -> Tally:
         files.append((voted, VotedLine))
     others = range(1) if curves and len(curves.voters) == 1 else range(sys.maxsize)
     tally = Tally(
-        TextTally(metrics_of(job.slice, job.sources)), Reader.of(job.slice["answer"]) if voted else None
+        TextTally(metrics_of(job.slice, job.sources)),
+        Reader.of(job.slice["answer"]) if voted else None,
+        likely=LikelyTally.of(job.inputs),
     )
     with (job.out / ITEMS).open("wb") as items:
         for row, *records in read_together(*files):
