@@ -42,6 +42,7 @@ SOURCES = {
     "shards": "prompt.template",
     "predictions": "prompt.template",
     "adapter": "deepspeed.config",
+    "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
 }

@@ -21,8 +21,9 @@ VERSIONS = {
     "adapter": 2,
     "merged": 1,
     "predictions": 1,
+    "likelihood": 1,
     "voted": 1,
-    "scores": 2,
+    "scores": 3,
     "report": 2,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""

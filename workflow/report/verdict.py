@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.products.scores import TESTS
+from workflow.accuracy import TESTS
+from workflow.measures import TextMetric
 from workflow.report.inputs import Inputs
-from workflow.results import SCORES, Scores, TextMetric
+from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.store.files import read_json
 from workflow.text_scores import PAIRS
