@@ -65,6 +65,9 @@ HELD_OUT = MAIN.replace(
     "epochs: 1",
     "epochs: 1, validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}",
 )
+WEIGHTED = MAIN.replace("rule: majority", "rule: weighted, weights: {own: 2}")
+VARIANTS = MAIN.replace("max_length: 256", "max_length: 256, variants: {short: prompts/tiny.jinja}")
+SHOTS = MAIN.replace("max_length: 256", "max_length: 256, examples: {k: 2, select: fixed, seed: 9}")
 OWN_CONFIG = MAIN.replace("zero_stage: 2", "zero_stage: 2, config: ds.json")
 
 
@@ -174,6 +177,10 @@ EDITS = [
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
+    Edit("prompt.variants", "prompts/tiny.jinja}", "prompts/copy.jinja}", VARIANTS),
+    Edit("prompt.examples.k", "k: 2", "k: 3", SHOTS),
+    Edit("prompt.examples.select", "select: fixed", "select: random", SHOTS),
+    Edit("prompt.examples.seed", "seed: 9", "seed: 8", SHOTS),
     _add("prompt.overflow", "overflow: drop"),
     _add("prompt.chat_template", "chat_template: plain"),
     Edit("prompt.stop", "max_length: 256", "max_length: 256, stop: '###'", PLAIN),
@@ -270,11 +277,18 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
+    _add("sampling.logprobs", "logprobs: true"),
     _add("sampling.engine", "engine: transformers"),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),
+    Edit("voting.answer.map", "match: last", "match: last, map: {a: A}"),
+    Edit("voting.answer.normalise", "match: last", "match: last, normalise: text"),
+    Edit("voting.rule", "rule: majority", "rule: weighted, weights: {own: 2}"),
+    Edit("voting.members", "rule: majority", "rule: majority, members: [same-small]"),
+    Edit("voting.weights", "weights: {own: 2}", "weights: {own: 3}", WEIGHTED),
     Edit("voting.ties", "ties: first", "ties: abstain"),
+    Edit("voting.seed", "seed: 5", "seed: 6", MAIN.replace("ties: first", "ties: seeded, seed: 5")),
     Edit("scoring.compare", "compare: [base]", "compare: []"),
     Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
     _add("scoring.stem", "stem: false"),
@@ -298,8 +312,6 @@ EDITS = [
     Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
     Edit("model.base.stand_in.like", "tiny-qwen2", "copy", STAND_IN.replace("family: qwen2", LIKE)),
 ]
-SAME = {"voting.rule"}
-"""Leaves with one value only, so far."""
 
 
 @pytest.fixture(scope="module")
@@ -362,9 +374,10 @@ def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> 
 
 
 def test_every_leaf_is_tried() -> None:
-    tried = {edit.path for edit in EDITS} | SAME
+    tried = {edit.path for edit in EDITS}
+    like_train = ("dataset.test.", "dataset.validation.")
     left = {path for path, _ in LEAVES} - tried
-    assert {path for path in left if not path.startswith("dataset.test.")} == set()  # a source like `train`
+    assert {path for path in left if not path.startswith(like_train)} == set()
 
 
 @pytest.mark.slow

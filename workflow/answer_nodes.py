@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from workflow.node import Node
 from workflow.recipe import Recipe
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.tuning import Prompt
+from workflow.voter_nodes import ANSWERS, voted_node
+
+if TYPE_CHECKING:
+    from workflow.graph import Graph
 
 REPORTED = (
     *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
@@ -20,30 +25,52 @@ REPORTED = (
 class AnswerNodes:
     """Draws what one recipe asks of its model."""
 
-    def __init__(self, recipe: Recipe, found: dict[str, Node], node: Callable[..., Node]):
-        """Draw `recipe`; `found` holds its rows, shards and models, `node` makes a node."""
-        self.recipe, self.found, self.node = recipe, dict(found), node
+    def __init__(
+        self,
+        recipe: Recipe,
+        found: dict[str, Node],
+        node: Callable[..., Node],
+        other: Callable[[str], Graph],
+    ):
+        """Draw `recipe`; `found` holds its rows, shards and models, `node` makes a node.
+
+        `other` draws another recipe.
+        """
+        self.recipe, self.found, self.node, self.other = recipe, dict(found), node, other
 
     def all(self) -> dict[str, Node]:
         """Name -> node: predictions and, as far as the recipe says so, votes, scores and the report."""
         recipe, found = self.recipe, self.found
         rows = found["rows_test"]
-        found["predictions"] = draws = self._answers(found["merged" if "merged" in found else "model"])
+        answering = found["merged" if "merged" in found else "model"]
+        for name in [name for name in found if name.startswith("shards_")]:
+            split, dot, variant = name.removeprefix("shards_").partition(".")
+            if split in ANSWERS:
+                found[ANSWERS[split] + dot + variant] = self._answers(answering, shards=name)
+        draws = found["predictions"]
         if recipe.voting:
-            inputs = {"predictions": draws, "rows": rows}
-            found["voted"] = self.node("voted", slice=slice_of(recipe.voting, "voted"), inputs=inputs)
+            found["voted"] = voted_node(recipe, found, self.node, self.other)
         if recipe.scoring:
             found["scores"] = self._scores(draws, rows)
             found["report"] = self._report()
         return found
 
-    def _answers(self, model: Node, greedy: bool = False, untuned: bool = False) -> Node:
-        """What a model answers to the test rows; with a trained prompt beside it unless `untuned`."""
+    def _answers(
+        self, model: Node, greedy: bool = False, untuned: bool = False, shards: str = "shards_test"
+    ) -> Node:
+        """What a model answers to the rows of `shards`; with a trained prompt beside it unless `untuned`."""
         assert self.recipe.sampling is not None
         sampling = slice_of(self.recipe.sampling, "predictions")
         if greedy:
-            sampling |= {"n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": 0}
-        inputs = {"shards": self.found["shards_test"], "model": model}
+            sampling |= {
+                "n": 1,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "top_k": None,
+                "seed": 0,
+                "logprobs": False,
+            }
+        inputs = {"shards": self.found[shards], "model": model}
         if isinstance(self.recipe.tuning, Prompt) and not untuned:
             inputs["adapter"] = self.found["adapter"]
         return self.node("predictions", slice={"sampling": sampling}, inputs=inputs)

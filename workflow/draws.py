@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -144,7 +144,7 @@ class Draws:
         """
         prompt = self.wanted.prompts[question.row]
         asked = {"id": question.row, "draw": question.draw, "prompt": prompt, "seed": question.seed}
-        body = canonical(asked | asdict(draw))[1:] + b"\n"
+        body = canonical(asked | draw.record)[1:] + b"\n"
         self._copy(asked, self._own, self._end, BEFORE % _sum(body).encode() + body)
 
     def _write(self, data: bytes) -> None:
@@ -172,7 +172,7 @@ class Draws:
         record = _record(os.pread(file, length, offset))
         if record is None:
             raise BuildError(f"{self.path.parent}: a record was changed while it was used; build again")
-        return Draw(record["text"], record["token_ids"], record["finish_reason"])
+        return Draw(record["text"], record["token_ids"], record["finish_reason"], record.get("logprob"))
 
 
 def _open_own(path: Path) -> int:

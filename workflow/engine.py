@@ -32,6 +32,7 @@ CPU_TOKENS = 4096  # prompt tokens of one step on a CPU
 CPU_BLOCK = 32  # tokens; vLLM's 128 would let the draws of a row share nothing of a shorter prompt
 CPU_CACHE = 2 << 30  # bytes; vLLM clears the KV cache on a CPU when it starts, 3 s per GiB
 SPARE = 1.5  # blocks are not filled to the end and head sizes are padded
+LOGPROB_PLACES = 4
 SEEDS = 1 << 62  # vLLM keeps a seed as int64, and the number of the draw is added to it
 
 
@@ -63,6 +64,18 @@ class Draw:
     text: str
     token_ids: list[int]
     finish_reason: Literal["stop", "length"]
+    logprob: float | None = None  # mean over all tokens, only where it was asked for
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is kept and published of it: no `logprob` unless it was asked for."""
+        kept = {"text": self.text, "token_ids": self.token_ids, "finish_reason": self.finish_reason}
+        return kept if self.logprob is None else kept | {"logprob": self.logprob}
+
+
+def mean_logprob(total: float, tokens: int) -> float:
+    """Mean log-probability of a draw's tokens, to 4 places: kernels agree on no more of them."""
+    return round(total / max(tokens, 1), LOGPROB_PLACES) + 0.0  # no -0.0
 
 
 def require_vllm() -> None:
@@ -169,6 +182,7 @@ class Engine:
             stop=list(sampling.stop) or None,
             stop_token_ids=stop_token_ids,
             seed=question.seed if sampling.temperature else None,
+            logprobs=0 if sampling.logprobs else None,  # 0: of the drawn token alone
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._engine.add_request(name, TokensPrompt(prompt_token_ids=question.prompt), params)
@@ -179,7 +193,8 @@ class Engine:
         if reason not in ("stop", "length"):
             raise RuntimeError(f"vLLM ended a draw by {reason!r}")
         self.generated_tokens += len(completion.token_ids)
-        return Draw(completion.text, list(completion.token_ids), reason)
+        ids, total = list(completion.token_ids), completion.cumulative_logprob
+        return Draw(completion.text, ids, reason, None if total is None else mean_logprob(total, len(ids)))
 
     def close(self) -> None:
         """End the worker processes of tensor parallelism; without any the 1.4 s of a shutdown are saved."""

@@ -72,6 +72,9 @@ def field_of(product: str, name: str, chosen: dict[str, Any], place: str) -> str
 
 def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
     """The section of the recipe that names the source files of a product; arguments as `field_of`."""
+    variant = name.rpartition("/")[2].partition(".")[2]
+    if product == "shards" and variant:
+        return f"prompt.variants.{variant}"
     return _split(SOURCES.get(product, product), name, chosen)
 
 

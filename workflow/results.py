@@ -8,24 +8,14 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from workflow.curves import Curves
 from workflow.errors import BuildError
+from workflow.record import Result, View
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
 SUBMISSION = "submission.jsonl"
-
-
-class Result(BaseModel):
-    """A published record: unknown keys are errors, values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class View(BaseModel):
-    """The part of another product's record that is read here; whatever else it holds is skipped unparsed."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class AskedRow(View):
@@ -60,6 +50,9 @@ class Drawn(View):
     finish_reason: str | None = Field(
         default=None, description="`stop`, or `length` when max_tokens ended it."
     )
+    logprob: float | None = Field(
+        default=None, description="Mean log-probability of the text's tokens; null: not recorded."
+    )
 
 
 class Prediction(View):
@@ -77,15 +70,23 @@ class VotedLine(Result):
         description="The voted answer. null: every draw abstained, or answers tied and `ties: abstain`."
     )
     votes: dict[str, int] = Field(
-        description="Answer -> number of draws that gave it, sorted by answer; abstentions are not in it."
+        description="Answer -> number of draws that gave it, of all voters, sorted by answer; without "
+        "abstentions."
+    )
+    weights: dict[str, float] | None = Field(
+        default=None,
+        description="Answer -> sum of its votes' weights, sorted by answer; null: every vote counts one.",
     )
     abstentions: int = Field(description="Draws without a valid answer.", ge=0)
     agreement: float = Field(
-        description="Share of all draws, abstentions included, that gave the voted answer; 0 without one.",
+        description="Share of all draws (or of their weight), abstentions included, that gave the voted "
+        "answer; 0 without one.",
         ge=0,
         le=1,
     )
-    tie: bool = Field(description="Whether several answers had the most votes, however it was resolved.")
+    tie: bool = Field(
+        description="Whether several answers had most votes (or weight), however it was resolved."
+    )
     gold: list[str] = Field(description="Accepted answers; empty where none is known: not scored.")
     correct: bool | None = Field(
         description="Whether answer is among gold (no answer is wrong); null where gold is unknown."
@@ -195,6 +196,9 @@ class Scores(Result):
     )
     text_metrics: dict[str, TextMetric] = Field(
         default={}, description="rouge1, rouge2, rougeL, rougeLsum, as far as the recipe asks for them."
+    )
+    curves: Curves | None = Field(
+        default=None, description="What votes of fewer draws would be worth; null without votes or gold."
     )
 
 

@@ -2,7 +2,8 @@
 
 `predictions.jsonl` has one line per row, in the order of the shards (sorted by id):
 `{"id", "prompt_tokens", "draws": [{"text", "tokens", "token_ids", "finish_reason"}]}`. `text` lacks the stop
-token or string, `token_ids` and `tokens` have it; `finish_reason` is `stop` or `length`.
+token or string, `token_ids` and `tokens` have it; `finish_reason` is `stop` or `length`. With
+`sampling.logprobs` a draw also has `logprob`, the mean log-probability of its tokens.
 """
 
 from __future__ import annotations
@@ -214,4 +215,4 @@ def _write(path: Path, shards: Path, draws: Draws, times: int) -> dict[str, int]
 
 
 def _published(draw: Draw) -> dict[str, Any]:
-    return asdict(draw) | {"tokens": len(draw.token_ids)}
+    return draw.record | {"tokens": len(draw.token_ids)}

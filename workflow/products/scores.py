@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflow.curves import read_curves
 from workflow.errors import BuildError
 from workflow.products.rows import ROWS
 from workflow.results import (
@@ -57,9 +59,16 @@ def make(job: Job) -> dict[str, Any]:
         tests = {name: tally.test(*pair) for name, pair in TESTS.items() if set(pair) <= systems.keys()}
     if tally.texts:
         texts = tally.texts.metrics(*resampling)
-    counts = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
+    counts: dict[str, Any] = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
     majority = tally.majority_answer()
-    scores = Scores(**counts, majority_answer=majority, systems=systems, tests=tests, text_metrics=texts)
+    scores = Scores(
+        **counts,
+        majority_answer=majority,
+        systems=systems,
+        tests=tests,
+        text_metrics=texts,
+        curves=read_curves(job.inputs["voted"]) if "voted" in job.inputs else None,
+    )
     value = check("scores", scores.model_dump(mode="json"), job.out / SCORES)
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (job.out / SCORES).write_text(text + "\n", encoding="utf-8")
@@ -110,16 +119,16 @@ class Tally:
         self, row: AskedRow, line: VotedLine, drawn: Mapping[str, list[Drawn]], reader: Reader
     ) -> None:
         """Count the answers to a row with a gold one."""
-        accepted = set(row.gold)
+        accepted = reader.accepted(row)
         for gold in accepted:
             self.golds[gold] += 1
         right = {"voted": line.answer in accepted}
         behind = len(drawn["draws"]), sum(text.finish_reason == "length" for text in drawn["draws"])
         self._system("voted").add(right["voted"], line.answer is not None, *behind)
         # The votes are the draws' answers already read; only the first draw's own has to be read again.
-        parsed = len(drawn["draws"]) - line.abstentions
+        parsed = sum(line.votes.values())
         drawn_right = sum(line.votes.get(gold, 0) for gold in accepted)
-        self._system("draws", len(drawn["draws"])).add(drawn_right, parsed, *behind)
+        self._system("draws", parsed + line.abstentions).add(drawn_right, parsed, *behind)
         letters = row.letters
         for role, (text, *_) in drawn.items():
             name, answer = "single" if role == "draws" else role, reader.read(text.text, letters)
@@ -162,11 +171,13 @@ def _tally(job: Job) -> Tally:
     if voted:
         files.append((voted, VotedLine))
         reader = Reader.of(job.slice["answer"])
+        curves = read_curves(job.inputs["voted"])
+        others = range(1) if curves and len(curves.voters) == 1 else range(sys.maxsize)
     tally = Tally(_texts(job))
     for row, *records in read_together(*files):
         drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
         if voted:
-            _check_voted(row, records[-1], len(drawn["draws"]), voted)
+            _check_voted(row, records[-1], len(drawn["draws"]), voted, others)
         _check_draws(row, drawn, tally.draws, paths)
         tally.draws = len(drawn["draws"])
         if tally.add(row, drawn) and voted:
@@ -182,13 +193,13 @@ def _texts(job: Job) -> TextTally | None:
     return TextTally(Rouge(asked, job.slice["stem"])) if asked else None
 
 
-def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path) -> None:
-    """Refuse a vote that is not about this row's gold answer and draws."""
+def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path, others: range) -> None:
+    """Refuse a vote that is not about this row's gold answer and draws, and `others` more of other voters."""
     if line.gold != row.gold:
         raise BuildError(
             f"{path}: row {row.id!r}: gold is {line.gold!r}, in the rows {row.gold!r}; vote again"
         )
-    if sum(line.votes.values()) + line.abstentions != draws:
+    if (sum(line.votes.values()) + line.abstentions) - draws not in others:
         raise BuildError(f"{path}: row {row.id!r} was voted from another number of draws; vote again")
 
 

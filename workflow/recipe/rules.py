@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from workflow.recipe.answers import OWN
 from workflow.recipe.model import ScratchBase
 from workflow.recipe.tuning import Combined, Factors, Full, Pissa, PrefixTuning, Prompt, Qlora
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 def training_is_whole(recipe: Recipe) -> str | None:
     """Tuning, training and training rows belong together, save where nothing is trained."""
-    parts: dict[str, object] = {"training": recipe.training, "dataset.train": recipe.dataset.train}
+    shown = recipe.prompt.examples and not recipe.training  # training rows may be there to be shown only
+    rows = None if shown else recipe.dataset.train
+    parts: dict[str, object] = {"training": recipe.training, "dataset.train": rows}
     if isinstance(recipe.tuning, Combined):
         given = [name for name, part in {**parts, "deepspeed": recipe.deepspeed}.items() if part]
         return f"tuning.method combined trains nothing: drop {', '.join(given)}" if given else None
@@ -105,6 +108,31 @@ def rows_fit_a_pack(recipe: Recipe) -> str | None:
     return None
 
 
+def voters_are_there(recipe: Recipe) -> str | None:
+    """Whoever votes has drawn, and is weighed by what is there."""
+    voting, sampling, prompt = recipe.voting, recipe.sampling, recipe.prompt
+    if not voting:
+        return "prompt.variants are voters: add the section voting" if prompt.variants else None
+    if not sampling:
+        return "voting is on draws: add the section sampling"
+    if voting.weights == "accuracy" and not recipe.dataset.validation:
+        return "`voting.weights: accuracy` needs dataset.validation, rows with known answers"
+    if recipe.dataset.validation and voting.weights != "accuracy":
+        return "dataset.validation is for `voting.weights: accuracy`, and for nothing else so far"
+    if voting.weights == "logprob" and not sampling.logprobs:
+        return "`voting.weights: logprob` goes by what the engine records: set `sampling.logprobs: true`"
+    if both := set(voting.members) & {OWN, *prompt.variants}:
+        return f"voting.members: {min(both)} is also the name of a variant; rename one"
+    return None
+
+
+def examples_are_of_training(recipe: Recipe) -> str | None:
+    """Examples come from the training rows alone."""
+    if recipe.prompt.examples and not recipe.dataset.train:
+        return "prompt.examples are training rows: add dataset.train"
+    return None
+
+
 RULES: tuple[Callable[[Recipe], str | None], ...] = (
     training_is_whole,
     scratch_is_trained_in_full,
@@ -112,6 +140,8 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     prompts_stay_beside_the_model,
     engine_fits,
     rows_fit_a_pack,
+    voters_are_there,
+    examples_are_of_training,
 )
 
 
