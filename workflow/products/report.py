@@ -13,7 +13,7 @@ from workflow.report.page import render
 from workflow.report.recipe import as_yaml, title
 from workflow.report.rows import sentences, training_rows
 from workflow.report.runs import libraries, timings
-from workflow.report.samples import samples
+from workflow.report.samples import predictions
 from workflow.report.training import read_training
 from workflow.report.verdict import accuracies, read_scores, verdict
 from workflow.show import notes
@@ -32,7 +32,7 @@ def make(job: Job) -> dict[str, Any]:
         BuildError: An input is missing a file or damaged.
     """
     inputs, recipe = Inputs.of(job), job.slice["recipe"]
-    scores, shown = read_scores(inputs), samples(inputs, recipe)
+    scores, shown = read_scores(inputs), predictions(inputs, recipe)
     page = render(
         title=title(recipe),
         recipe=as_yaml(recipe),
@@ -44,7 +44,8 @@ def make(job: Job) -> dict[str, Any]:
         inputs=inputs,
         lengths=lengths(inputs, recipe),
         training=read_training(inputs),
-        samples=shown,
+        predictions=shown,
+        samples=shown.telling if shown else [],
         rows_shown=training_rows(inputs),
         said=sentences(inputs),
         timings=timings(inputs),
@@ -52,4 +53,4 @@ def make(job: Job) -> dict[str, Any]:
     )
     # A lone surrogate, which JSON can smuggle in, has no bytes in UTF-8.
     (job.out / REPORT).write_bytes(page.encode("utf-8", "replace"))
-    return {"products": len(inputs.manifests), "samples": len(shown)}
+    return {"products": len(inputs.manifests), "samples": len(shown.telling) if shown else 0}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.progress import duration, size
+from workflow.report.browser import script
 from workflow.report.samples import KINDS
 from workflow.show import SYSTEMS, TEXT_HEADER, text_rows
 
@@ -25,8 +26,15 @@ def render(**values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
+    text, allowed = script()
     return environment.get_template(TEMPLATE).render(
-        SYSTEMS=SYSTEMS, KINDS=KINDS, TEXT_HEADER=TEXT_HEADER, text_rows=text_rows, **values
+        script=text,
+        allowed=allowed,
+        SYSTEMS=SYSTEMS,
+        KINDS=KINDS,
+        TEXT_HEADER=TEXT_HEADER,
+        text_rows=text_rows,
+        **values,
     )
 
 
