@@ -281,8 +281,13 @@ def _of_the_page(svg: str, title: str, height: int) -> Markup:
 
 
 def as_file(picture: str) -> str:
-    """A picture as an SVG file: it has a font and a ground of its own, since it stands in no page."""
-    return picture.replace("font-family: inherit", "font-family: sans-serif; background: #fff", 1) + "\n"
+    """A picture as an SVG file: it has a size, a font and a ground of its own, since it stands in no page."""
+    root = ElementTree.fromstring(picture)
+    width, height = (float(part) for part in root.get("viewBox", "").split()[2:])
+    root.set("width", str(2 * WIDTH))
+    root.set("height", str(round(2 * WIDTH * height / width)))
+    root.set("style", "font-family: sans-serif; background: #fff; color: #1d2430; stroke-linejoin: round")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _styled(style: str) -> str:
