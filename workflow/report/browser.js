@@ -105,7 +105,7 @@
 
   const COLUMNS = [["row", null], ["gold", null]];
   if (rows.some((row) => of(row, "base"))) COLUMNS.push(["base", (row) => of(row, "base")]);
-  if (rows.some((row) => of(row, "greedy"))) COLUMNS.push(["tuned", (row) => of(row, "greedy")]);
+  if (rows.some((row) => of(row, "greedy"))) COLUMNS.push(["this model", (row) => of(row, "greedy")]);
   if (rows.some((row) => row.vote)) COLUMNS.push(["vote", (row) => row.vote]);
   else COLUMNS.push(["draw 1", (row) => of(row, "predictions")]);
 
