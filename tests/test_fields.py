@@ -93,7 +93,7 @@ VOTERS = RECIPE.replace(
     "match: last, map: {a: A}}, rule: weighted, weights: {own: 2}, members: [small]",
 )
 PARTS_OF_A_LEAF = (
-    *("prompt", "target", "fill", "roles", "of", "rank_pattern", "alpha_pattern", "map", "weights"),
+    *("prompt", "target", "fill", "roles", "of", "rank_pattern", "alpha_pattern", "map", "weights", "own"),
 )
 """Mappings that users write: each key has a name of its own."""
 

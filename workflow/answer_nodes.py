@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workflow.node import Node
@@ -30,13 +31,15 @@ class AnswerNodes:
         recipe: Recipe,
         found: dict[str, Node],
         node: Callable[..., Node],
+        folder: Path,
         other: Callable[[str], Graph],
     ):
-        """Draw `recipe`; `found` holds its rows, shards and models, `node` makes a node.
+        """Draw `recipe` of `folder`; `found` holds its rows, shards and models, `node` makes a node.
 
         `other` draws another recipe.
         """
-        self.recipe, self.found, self.node, self.other = recipe, dict(found), node, other
+        self.recipe, self.found, self.node = recipe, dict(found), node
+        self.folder, self.other = folder, other
 
     def all(self) -> dict[str, Node]:
         """Name -> node: predictions and, as far as the recipe says so, votes, scores and the report."""
@@ -88,7 +91,9 @@ class AnswerNodes:
         inputs["greedy"] = found["greedy"] = self._answers(answering, greedy=True)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._answers(found["model"], greedy=True, untuned=True)
-        return self.node("scores", slice=chosen, inputs=inputs)
+        schema = recipe.scoring.answer_schema
+        sources = {"answer_schema": self.folder / schema} if schema else {}
+        return self.node("scores", slice=chosen, inputs=inputs, sources=sources)
 
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)

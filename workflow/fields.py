@@ -27,13 +27,19 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
-OWN = {("rows", "split.part"), ("shards", "split"), *((p, "scratch") for p in ("model", "tokenizer"))}
+OWN = {
+    ("rows", "split.part"),
+    ("shards", "split"),
+    ("shards", "variant"),
+    *((p, "scratch") for p in ("model", "tokenizer")),
+}
 """Places in slices that no field of a recipe sets: they tell products of one kind apart."""
 
 SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
     "adapter": "deepspeed.config",
+    "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
 }

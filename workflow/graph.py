@@ -148,7 +148,7 @@ class _Products:
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
                 found["merged"] = self._merged(found)
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, found, self._node, self.draw.recipe).all()
+            found |= AnswerNodes(recipe, found, self._node, self.folder, self.draw.recipe).all()
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -162,11 +162,11 @@ class _Products:
         gate = slice_of(self.recipe.gate or Gate(), "shards")
         templates = {f"shards_{split}": prompt.template}
         inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
+        if prompt.examples:
+            inputs["examples"] = found["rows_train"]
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
             templates |= {f"shards_{split}.{name}": path for name, path in prompt.variants.items()}
-            if prompt.examples:
-                inputs["examples"] = found["rows_train"]
         chosen = {
             "split": "train" if split == "train" else "test",
             **slice_of(prompt, "shards"),
@@ -174,7 +174,10 @@ class _Products:
         }
         return {
             name: self._node(
-                "shards", slice=chosen, inputs=inputs, sources={"template": self.folder / template}
+                "shards",
+                slice=chosen | ({"variant": True} if "." in name else {}),
+                inputs=inputs,
+                sources={"template": self.folder / template},
             )
             for name, template in templates.items()
         }

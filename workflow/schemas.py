@@ -19,6 +19,7 @@ _PLACES = {
     "manifest": ("workflow.store.records", "Manifest"),
     "receipt": ("workflow.store.records", "Receipt"),
     "voted": ("workflow.results", "VotedLine"),
+    "item": ("workflow.results", "Item"),
     "scores": ("workflow.results", "Scores"),
 }
 """Schema name -> module and class of the pydantic model; imported only when it is needed."""

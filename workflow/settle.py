@@ -39,6 +39,7 @@ PUBLISHED = {
     "voted.jsonl": ("voted", "voted.jsonl"),
     "submission.jsonl": ("voted", "submission.jsonl"),
     "scores.json": ("scores", "scores.json"),
+    "items.jsonl": ("scores", "items.jsonl"),
     "report.html": ("report", "report.html"),
     "figures": ("report", "figures"),
 }

@@ -39,8 +39,8 @@ def voted_node(
     voting = recipe.voting
     assert voting
     members = {name: other(name) for name in voting.members}
-    inputs = {"rows": found["rows_test"], **_rows_of(members, found["rows_test"])}
-    inputs |= {VOTER + name: voter for name, voter in _voters(found, members, "test").items()}
+    inputs = {VOTER + name: voter for name, voter in _voters(found, members, "test").items()}
+    inputs |= {"rows": found["rows_test"], **_rows_of(members, found["rows_test"])}
     if voting.weights == "accuracy":
         inputs[WEIGHING] = found["rows_validation"]
         inputs |= {WEIGHED + name: voter for name, voter in _voters(found, members, "validation").items()}

@@ -22,7 +22,7 @@ VERSIONS = {
     "merged": 2,
     "predictions": 1,
     "voted": 1,
-    "scores": 2,
+    "scores": 3,
     "report": 3,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workflow.chat import Chat
 from workflow.encoding import Unequal
+from workflow.examples import Examples
 from workflow.gate import refuse_rows
 from workflow.processes import in_order
 from workflow.products import VERSIONS
@@ -124,8 +125,11 @@ class _Shards:
     def __init__(self, job: Job, path: Path, fast: bool):
         self.job, self.path, self.fast = job, path, fast
         self.template = PromptTemplate(job.sources["template"])
+        wanted = job.slice.get("examples")
+        self.examples = Examples(job.inputs["examples"], wanted) if wanted else None
         context = address_of({
             "version": VERSIONS["shards"],
+            **({"examples": digests_of(job.inputs["examples"])} if wanted else {}),
             "slice": {name: value for name, value in job.slice.items() if name != "gate"},
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),
@@ -135,12 +139,14 @@ class _Shards:
         for label in self.pieces.found:
             for end in label.split("-")[:2]:
                 self._marked[end].append(label)
-        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
+        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast, self.examples)
 
     def prepare(self, shards: list[Asked]) -> None:
         """Load what most shards will need, before processes are forked; write what is of no shard."""
         if sum(shard.cut.label not in self.pieces.found for shard in shards) > EDITED:
             self.tokenizing.renderer.encoder.prepare()
+            if self.examples:
+                self.examples.prepare()
         write_rendering(
             self.job.out, Chat.read(self.job.inputs["tokenizer"]).rendering(self.job.slice["stop"])
         )

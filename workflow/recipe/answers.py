@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.normalising import normalised
 from workflow.patterns import check_pattern
-from workflow.recipe.leaf import Section, leaf
+from workflow.recipe.leaf import SOURCE, Section, leaf
 
-Weight = Annotated[float, Field(gt=0)]
+MetricName = Literal[
+    "accuracy",
+    "exact_match",
+    "numeric_match",
+    "f1",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+    "json_valid",
+    "schema_valid",
+    "bleu4_chars",
+    "rouge1_jieba",
+    "rouge2_jieba",
+    "rougeL_jieba",
+]
+
+
+def _kind(weights: Any) -> str:
+    """Which of the two weights are, so that a mistake is explained as one of its kind."""
+    return "given" if isinstance(weights, dict) else "measured"
+
+
+Weights = Annotated[
+    Annotated[dict[str, Annotated[float, Field(gt=0)]], Tag("given")]
+    | Annotated[Literal["accuracy", "logprob"], Tag("measured")],
+    Discriminator(_kind),
+]
 OWN = "own"
 """Voter: this recipe's own prompt template."""
 
@@ -115,7 +144,7 @@ class Voting(Section):
         description="Other recipes whose predictions of the same test rows vote too, each with its own "
         "`sampling` and prompts.",
     )
-    weights: dict[str, Weight] | Literal["accuracy", "logprob"] | None = leaf(
+    weights: Weights | None = leaf(
         None,
         of=("voted",),
         description="What a draw's vote counts, for `rule: weighted`. Voter -> weight (default 1), where "
@@ -144,17 +173,47 @@ class Voting(Section):
 class Scoring(Section):
     """What is measured, and against what."""
 
-    metrics: list[Literal["accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"]] = leaf(
+    metrics: list[MetricName] = leaf(
         ["accuracy"],
         of=("scores",),
-        description="Metrics to report: the accuracy of voted answers, and F1 of ROUGE, for which a "
-        "row's gold answers are references.",
+        description="Metrics to report; see docs/scores.md. A row's gold answers are what texts are compared "
+        "with.",
         min_length=1,
     )
     stem: bool = leaf(
         True,
         of=("scores",),
         description="Whether ROUGE compares English words by their stems (Porter); false for others.",
+    )
+    tokenize: Literal["13a", "intl", "zh", "char"] = leaf(
+        "13a",
+        of=("scores",),
+        description="How BLEU divides texts into words (named as in sacrebleu): 13a as WMT does, intl by "
+        "Unicode, zh Chinese by character, char everything by character.",
+    )
+    references: Literal["best", "mean"] = leaf(
+        "best",
+        of=("scores",),
+        description="Of several gold answers to a row: the one that is best for a text counts, or the mean "
+        "over all. BLEU and chrF take `best` as all together.",
+    )
+    weigh: Literal["rows", "problems"] | None = leaf(
+        None,
+        of=("scores",),
+        description="What counts once: a row, or a problem (rows of one group, averaged). By default "
+        "accuracy counts rows and other metrics problems. Intervals and tests resample problems in any case.",
+    )
+    answer_schema: str | None = leaf(
+        None,
+        of=(SOURCE,),
+        description="File with the JSON Schema of `schema_valid`, relative to the recipe.",
+        min_length=1,
+    )
+    own: dict[str, str] = leaf(
+        {},
+        of=("scores",),
+        description="Metrics of an installed package: name in the entry point group tunemake.metrics -> "
+        "version of the package.",
     )
     compare: list[Literal["base"]] = leaf(
         [], of=("scores",), description="Also predict with the untuned base, and test the difference."
@@ -163,3 +222,19 @@ class Scoring(Section):
         10000, of=("scores",), description="Bootstrap resamples of the 95 % intervals.", ge=100, le=10**6
     )
     seed: int = leaf(0, of=("scores",), description="Seed of the bootstrap.", ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _schema_is_of_its_metric(self) -> Scoring:
+        if (self.answer_schema is None) == ("schema_valid" in self.metrics):
+            raise ValueError(
+                "answer_schema and the metric schema_valid belong together: give both or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_names_are_new(self) -> Scoring:
+        if taken := set(self.own) & set(get_args(MetricName)):
+            raise ValueError(
+                f"own: {min(taken)} is the name of a metric that there is; register another name"
+            )
+        return self
