@@ -68,7 +68,7 @@ class Inputs:
 
     def label(self, role: str) -> str:
         """What a person calls the role."""
-        return ROLES.get(role, role)
+        return ROLES.get(role, f"answers of {role}")
 
     def counts(self, role: str) -> dict[str, Any]:
         """What the role's product counted; empty without the role."""
