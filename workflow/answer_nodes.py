@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from workflow.node import Node
 from workflow.recipe import Recipe
+from workflow.recipe.answers import OWN
 from workflow.recipe.engines import Endpoint, Engine, Vllm
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.tuning import Prompt
-from workflow.voter_nodes import ANSWERS, seed_of_variant, voted_node
+from workflow.voter_nodes import ANSWERS, VOTER, seed_of_variant, voted_node
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -126,6 +127,10 @@ class AnswerNodes:
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
         inputs = {role: self.found[role] for role in REPORTED if role in self.found}
+        voters = self.found["voted"].inputs if "voted" in self.found else {}
+        inputs |= {
+            role: node for role, node in voters.items() if role.startswith(VOTER) and role != VOTER + OWN
+        }
         return self.node("report", slice={"recipe": shown}, inputs=inputs)
 
 

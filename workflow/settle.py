@@ -41,8 +41,12 @@ PUBLISHED = {
     "scores.json": ("scores", "scores.json"),
     "items.jsonl": ("scores", "items.jsonl"),
     "report.html": ("report", "report.html"),
+    "figures": ("report", "figures"),
 }
-"""Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
+"""Name under results/<recipe>/ -> the product and what of its folder; "" is the folder itself."""
+
+FOLDERS = ("adapter", "merged", "figures")
+"""Those of them that are folders, and published as links."""
 
 DEMO = "tiny-logic"
 
@@ -264,7 +268,7 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    answers = (("voted.jsonl", "scores.json", "report.html"), ("predictions.jsonl",))
+    answers = (("voted.jsonl", "scores.json", "report.html", "figures"), ("predictions.jsonl",))
     for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:
