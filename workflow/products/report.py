@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow.report.charts import Histogram, histograms
 from workflow.report.inputs import Inputs
+from workflow.report.lengths import lengths
 from workflow.report.page import render
 from workflow.report.recipe import as_yaml, title
 from workflow.report.rows import sentences, training_rows
 from workflow.report.runs import libraries, timings
 from workflow.report.samples import samples
 from workflow.report.training import read_training
-from workflow.report.verdict import read_scores, verdict
+from workflow.report.verdict import accuracies, read_scores, verdict
 from workflow.show import notes
 from workflow.store.build import Job
 
@@ -39,9 +39,10 @@ def make(job: Job) -> dict[str, Any]:
         recipe_fields=recipe,
         verdict=verdict(scores, recipe),
         scores=scores,
+        accuracies=accuracies(scores) if scores else "",
         notes=notes(scores) if scores else [],
         inputs=inputs,
-        lengths=_lengths(inputs),
+        lengths=lengths(inputs, recipe),
         training=read_training(inputs),
         samples=shown,
         rows_shown=training_rows(inputs),
@@ -52,10 +53,3 @@ def make(job: Job) -> dict[str, Any]:
     # A lone surrogate, which JSON can smuggle in, has no bytes in UTF-8.
     (job.out / REPORT).write_bytes(page.encode("utf-8", "replace"))
     return {"products": len(inputs.manifests), "samples": len(shown)}
-
-
-def _lengths(inputs: Inputs) -> list[Histogram]:
-    """Tokens per row, one histogram per split, on one scale."""
-    return histograms(
-        {role: inputs.lengths(role) for role in ("shards_train", "shards_test") if role in inputs}
-    )

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.report.charts import POINTS, Line
 from workflow.report.inputs import Inputs
+from workflow.report.plots import POINTS, lines
 from workflow.store.files import read_json
 
 LOSS, FACTS = "loss.jsonl", "training.json"
@@ -41,11 +41,18 @@ class Training:
         return math.ceil(len(self.loss) / POINTS)
 
     @property
-    def charts(self) -> list[tuple[str, str, Line]]:
-        """Name, style and line of each chart."""
-        named = [("loss", "tall", self.loss), ("validation loss", "low", self.held_out)]
-        named.append(("learning rate", "low", self.rate))
-        return [(name, style, Line.through(curve)) for name, style, curve in named if curve]
+    def charts(self) -> list[tuple[str, str]]:
+        """Name and picture of each chart."""
+        losses = {"training": self.loss, "validation": self.held_out}
+        drawn = {name: curve for name, curve in losses.items() if curve}
+        return [
+            ("loss", lines(drawn, "optimizer steps", "loss")),
+            *(
+                [("learning rate", lines({"": self.rate}, "optimizer steps", "learning rate"))]
+                if self.rate
+                else []
+            ),
+        ]
 
 
 def read_training(inputs: Inputs) -> Training | None:

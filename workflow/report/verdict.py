@@ -7,8 +7,10 @@ from typing import Any
 
 from workflow.products.scores import TESTS
 from workflow.report.inputs import Inputs
+from workflow.report.plots import intervals
 from workflow.results import SCORES, Scores, TextMetric
 from workflow.schemas import check
+from workflow.show import SYSTEMS
 from workflow.store.files import read_json
 from workflow.text_scores import PAIRS
 
@@ -93,3 +95,15 @@ def _gain(scores: Scores, step: str, test: str) -> Gain:
 def _text_gain(step: str, found: TextMetric, test: str) -> Gain:
     after, before = (found.systems[name] for name in PAIRS[test])
     return Gain(step, before.mean, after.mean, found.tests[test].p, f"mean F1 of {after.n:,} test problems")
+
+
+def accuracies(scores: Scores) -> str:
+    """The accuracy of each system with its interval, as a picture."""
+    return intervals(
+        [
+            (label.format(draws=scores.draws), 100 * found.accuracy, 100 * found.low, 100 * found.high)
+            for name, label in SYSTEMS.items()
+            if (found := scores.systems.get(name))
+        ],
+        "accuracy %",
+    )
