@@ -58,10 +58,8 @@ class Laid:
     def _cells(self) -> Iterator[tuple[str, Settings]]:
         """Name and values of each combination of a matrix."""
         matrix = self.experiment.matrix or {}
-        count = 0
-        for values in itertools.product(*matrix.values()) if matrix else ():
-            count += 1
-            if count > MAX_ARMS:
+        for number, values in enumerate(itertools.product(*matrix.values()) if matrix else ()):
+            if number >= MAX_ARMS:
                 raise BuildError(self.written.at(("matrix",), f"matrix: more than {MAX_ARMS} arms"))
             settings = dict(zip(matrix, values, strict=True))
             yield "_".join(_cell(field, value) for field, value in settings.items()), settings
@@ -71,7 +69,9 @@ class Laid:
         if arm == BASELINE:
             return self.written.at(("baseline",), reason)
         kind = "arms" if self.experiment.arms else "matrix"
-        return self.written.at((kind, arm), f"{kind}.{arm}: {reason}" if kind == "arms" else f"{arm}: {reason}")
+        return self.written.at(
+            (kind, arm), f"{kind}.{arm}: {reason}" if kind == "arms" else f"{arm}: {reason}"
+        )
 
     def recipe(self, arm: str) -> tuple[Recipe, Path]:
         """The recipe that an arm is, and the file of the recipe it comes from.

@@ -85,7 +85,7 @@ class LastBuild:
 
 
 def in_results(path: Path) -> tuple[str, str] | None:
-    """Recipe and file of results/<recipe>/<file>; a recipe may be `rehearsal/<recipe>`, an experiment or its arm.
+    """Recipe and file of results/<recipe>/<file>; the recipe may be a rehearsal, an experiment or an arm.
 
     The file is empty where the path ends with the recipe; None: it is no such path.
     """

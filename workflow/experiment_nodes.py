@@ -71,7 +71,7 @@ class ExperimentNodes:
         if more:
             lines = "".join(f"\n    {difference}" for difference in more)
             names = ", ".join(dict.fromkeys(difference.field for difference in more))
-            reason = f"differs from the baseline in more than the declared factors: make it equal, or declare {names}"
+            reason = f"differs from the baseline in more than the factors: make it equal, or declare {names}"
             yield self.laid.at(arm, reason) + lines
         elif not found and arm != BASELINE and self.laid.experiment.arms:
             yield self.laid.at(arm, "differs from the baseline in nothing that decides a score; drop it")
@@ -90,7 +90,9 @@ class ExperimentNodes:
         found["experiment"] = found["report"] = self._node("experiment", self._slice(), inputs, sources)
         return found
 
-    def _node(self, product: str, slice: dict[str, Any], inputs: dict[str, Node], sources: Any = None) -> Node:
+    def _node(
+        self, product: str, slice: dict[str, Any], inputs: dict[str, Node], sources: Any = None
+    ) -> Node:
         digests, path = self.draw.digests(sources or {}), str(self.laid.path)
         return Node(product, slice, inputs, sources or {}, digests, recipe=path)
 
@@ -109,7 +111,10 @@ class ExperimentNodes:
         experiment, scoring = self.laid.experiment, self.baseline.recipe.scoring
         assert scoring is not None
         arms = {
-            arm: {"is": how if isinstance(how, str) else dict(how), "differs": [vars(d) for d in self.differences[arm]]}
+            arm: {
+                "is": how if isinstance(how, str) else dict(how),
+                "differs": [vars(d) for d in self.differences[arm]],
+            }
             for arm, how in self.laid.arms.items()
             if arm in self.graphs
         }
@@ -122,6 +127,7 @@ class ExperimentNodes:
             "metrics": list(scoring.metrics),
             "resamples": scoring.resamples,
             "seed": scoring.seed,
+            "weigh": getattr(scoring, "weigh", None),
             "rehearsal": self.rehearsal,
             **review,
         }
@@ -140,7 +146,9 @@ class ExperimentNodes:
         assert review is not None
         one, other = (self.graphs[name].node("scores") for name in (BASELINE, arm))
         if one.inputs["rows"].address != other.inputs["rows"].address:
-            raise BuildError(self.laid.at(arm, "is asked other test rows: answers cannot be judged side by side"))
+            raise BuildError(
+                self.laid.at(arm, "is asked other test rows: answers cannot be judged side by side")
+            )
         inputs = {"one": one.inputs["greedy"], "other": other.inputs["greedy"], "rows": one.inputs["rows"]}
         return self._node("review", slice_of(review, "review"), inputs)
 
@@ -148,4 +156,10 @@ class ExperimentNodes:
 def trained(predictions: Node) -> Node | None:
     """The training behind the model that answered; None where nothing was trained."""
     model = predictions.inputs.get("adapter") or predictions.inputs["model"]
-    return model.inputs["adapter"] if model.product == "merged" else model if model.product == "adapter" else None
+    return (
+        model.inputs["adapter"]
+        if model.product == "merged"
+        else model
+        if model.product == "adapter"
+        else None
+    )

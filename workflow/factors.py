@@ -78,7 +78,11 @@ def _walk(before: Node, after: Node, place: _Place, seen: set[tuple[str, str]]) 
 
 
 def _kind(node: Node) -> str:
-    return f"the {node.product} model of a recipe" if node.product != "model" else str(node.slice.get("hub", "a folder"))
+    return (
+        f"the {node.product} model of a recipe"
+        if node.product != "model"
+        else str(node.slice.get("hub", "a folder"))
+    )
 
 
 def _own(before: Node, after: Node, name: str) -> Iterator[tuple[str, str, str]]:
@@ -114,7 +118,11 @@ def _roles(before: Node, after: Node, own: list[Difference], where: str) -> Iter
 def undeclared(found: Iterable[Difference], factors: Iterable[str]) -> list[Difference]:
     """Differences that no factor covers: a field, or a section with all that is in it."""
     declared = tuple(factors)
-    return [difference for difference in found if not any(_covers(factor, difference.field) for factor in declared)]
+    return [
+        difference
+        for difference in found
+        if not any(_covers(factor, difference.field) for factor in declared)
+    ]
 
 
 def _covers(factor: str, field: str) -> bool:

@@ -56,7 +56,9 @@ class Graph:
         """
         if product not in self.products and self.arms:
             there = ", ".join(self.products)
-            raise BuildError(f"{product}: an experiment has {there}; name one of its arms: {', '.join(self.arms)}")
+            raise BuildError(
+                f"{product}: an experiment has {there}; name one of its arms: {', '.join(self.arms)}"
+            )
         if product not in self.products:
             raise BuildError(f"{product}: {_why_not(self.recipe, product)}")
         return self.products[product]

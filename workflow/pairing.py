@@ -1,4 +1,4 @@
-"""Several recipes or arms on the same test rows: figures with intervals, and paired differences from the first.
+"""Several arms on the same test rows: figures with intervals, and paired differences from the first.
 
 Rows are paired by id. What is resampled are problems (rows of one `group`; a row without one is its own), and
 every arm sees the same resamples.
@@ -39,10 +39,10 @@ class Figure:
 class Gain:
     """An arm less the first one.
 
-    `p` is McNemar's exact one where each row is right or wrong and a problem by itself, else that of the paired
-    bootstrap; `corrected` by Holm over the arms. `better` and `worse`: rows that only this arm, or only the
-    first, has right; None for other values. `detectable`: the smallest true difference that rows like these
-    would show in four of five experiments; None where no row differs, so that nobody can tell.
+    `p` is McNemar's exact one where each row is right or wrong and a problem by itself, else that of the
+    paired bootstrap; `corrected` by Holm over the arms. `better` and `worse`: rows that only this arm, or
+    only the first, has right; None for other values. `detectable`: the smallest true difference that such
+    rows would show in four of five experiments; None where no row differs, so nobody can tell.
     """
 
     difference: float
@@ -107,7 +107,9 @@ def compare(
     items = {arm: {item.id: item for item in read_records(path, Item)} for arm, path in files.items()}
     common = sorted(set.intersection(*(set(found) for found in items.values())))
     if not common:
-        raise BuildError(f"{', '.join(files)}: no test row is scored in all of them; there is nothing to compare")
+        raise BuildError(
+            f"{', '.join(files)}: no test row is scored in all of them; there is nothing to compare"
+        )
     unpaired = {arm: len(found) - len(common) for arm, found in items.items()}
     first = next(iter(items.values()))
     problems, place = np.unique([_problem(first[id]) for id in common], return_inverse=True)
@@ -211,7 +213,7 @@ def _reach(tests: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979): the k-th smallest of m times m - k + 1, never falling."""
+    """p values corrected for their number m (Holm 1979): the k-th smallest times m - k + 1, never falling."""
     corrected, highest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -220,7 +222,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def fewest_rows(tests: int) -> int:
-    """Rows that must differ, all to the same side, before an exact McNemar test can speak: 2 / 2^k <= level."""
+    """Rows that must differ, all to one side, before an exact McNemar test can speak: 2 / 2^k <= level."""
     rows = 1
     while 2 * 0.5**rows > LEVEL / tests:
         rows += 1

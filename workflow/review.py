@@ -35,7 +35,9 @@ def sheet(lines: list[Asked]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number, line in enumerate(lines, start=1):
-        texts = [text if not text.startswith(FORMULA) else f"'{text}" for text in (line.prompt, *line.answers)]
+        texts = [
+            text if not text.startswith(FORMULA) else f"'{text}" for text in (line.prompt, *line.answers)
+        ]
         writer.writerow([number, line.check, *texts, ""])
     return out.getvalue()
 
@@ -70,13 +72,17 @@ def judged(path: Path, key: Mapping[str, str]) -> Preferences:
     for line, record in _records(path):
         check, given = record["check"].strip(), record["preference"].strip()
         if check not in key:
-            raise BuildError(f"{path}:{line}: check {check!r} is of no line of this review: the sheet is of other answers")
+            raise BuildError(
+                f"{path}:{line}: check {check!r} is of no line of this review: the sheet is of other answers"
+            )
         if check in seen:
             raise BuildError(f"{path}:{line}: judged twice, first in line {seen[check]}; keep one of them")
         seen[check] = line
         choice = CHOICES.get(given.casefold())
         if choice is None:
-            raise BuildError(f"{path}:{line}: preference {given!r} is none of A, B, tie (or nothing: not judged)")
+            raise BuildError(
+                f"{path}:{line}: preference {given!r} is none of A, B, tie (or nothing: not judged)"
+            )
         counts[_arm(choice, key[check])] += 1
     return Preferences(counts[ONE], counts[OTHER], counts[TIE], counts[""] + len(key) - len(seen))
 
@@ -103,7 +109,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     for cells in reader:
         if any(cells):
             if len(cells) != len(columns):
-                raise BuildError(f"{path}:{before + 1}: {len(cells)} columns, not {len(columns)}; is a quote missing?")
+                raise BuildError(
+                    f"{path}:{before + 1}: {len(cells)} columns, not {len(columns)}; is a quote missing?"
+                )
             yield before + 1, dict(zip(columns, cells, strict=True))
         before = reader.line_num
 

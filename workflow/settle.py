@@ -47,6 +47,7 @@ PUBLISHED = {
 }
 """Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
 
+
 def may_show(name: str, product: str) -> bool:
     """Whether a published file of this name can be of this product; an experiment's report is its own."""
     own = PUBLISHED.get(name, ("",))[0]

@@ -1,4 +1,4 @@
-"""review: greedy answers of two arms side by side, in random order, for people who do not see which is which."""
+"""review: greedy answers of two arms side by side, for people who do not see which is which."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def make(job: Job) -> dict[str, Any]:
 def _lines(job: Job) -> Iterator[tuple[str, Asked] | None]:
     """Each row with what orders it; None for one whose answers are the same."""
     seed = job.slice["seed"]
-    files = (job.inputs["rows"] / ROWS, AskedRow), *((job.inputs[r] / PREDICTIONS, Prediction) for r in (ONE, OTHER))
+    files = (
+        (job.inputs["rows"] / ROWS, AskedRow),
+        *((job.inputs[r] / PREDICTIONS, Prediction) for r in (ONE, OTHER)),
+    )
     for row, one, other in read_together(*files):
         texts = one.draws[0].text, other.draws[0].text
         if texts[0].strip() == texts[1].strip():

@@ -52,7 +52,9 @@ class Arm(Section):
         description="Field of the baseline -> its value in this arm; null leaves the field out.",
         min_length=1,
     )
-    recipe: RecipeName | None = leaf(None, of=("experiment",), description="Name of the recipe that is this arm.")
+    recipe: RecipeName | None = leaf(
+        None, of=("experiment",), description="Name of the recipe that is this arm."
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Arm:
@@ -71,7 +73,9 @@ class Review(Section):
         "only one.",
     )
     rows: int = leaf(50, of=("review",), description="Test rows to judge, at most.", gt=0, le=10000)
-    seed: int = leaf(0, of=("review",), description="Seed of the choice and order of rows and of A and B.", ge=0)
+    seed: int = leaf(
+        0, of=("review",), description="Seed of the choice and order of rows and of A and B.", ge=0
+    )
     sheet: str | None = leaf(
         None,
         of=(SOURCE,),
@@ -84,18 +88,20 @@ class Experiment(Section):
     """What is compared with what, and in which factors the two may differ."""
 
     question: Words = leaf(of=("experiment",), description="What the experiment is to answer, in a sentence.")
-    baseline: RecipeName = leaf(of=("experiment",), description="Name of the recipe that arms are compared with.")
+    baseline: RecipeName = leaf(
+        of=("experiment",), description="Name of the recipe that arms are compared with."
+    )
     factors: dict[FieldName, Words] = leaf(
         of=("experiment",),
-        description="Field or section of a recipe in which arms may differ -> what it is, in words. Any other "
-        "difference is an error.",
+        description="Field or section of a recipe in which arms may differ -> what it is, in words. Any "
+        "other difference is an error.",
         min_length=1,
     )
     arms: dict[ArmName, Arm] | None = Field(None, description="Name -> arm.", min_length=1)
     matrix: dict[FieldName, list[Any]] | None = leaf(
         None,
         of=("experiment",),
-        description="Field -> values: one arm for each combination of values; the baseline's own is left out.",
+        description="Field -> values: one arm for each combination; the baseline's own is left out.",
         min_length=1,
     )
     review: Review | None = Field(None, description="Blind judgement by people.")

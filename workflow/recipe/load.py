@@ -211,9 +211,17 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {match[0]}?" if match else ""
 
 
+def _stem(path: Path) -> str:
+    return path.stem
+
+
 def everything(folder: Path) -> list[str]:
     """Names of all recipes of a folder, then of its experiments."""
-    return [named(path)[1] for pattern in ("*.yaml", "experiments/*.yaml") for path in sorted(folder.glob(pattern))]
+    return [
+        named(path)[1]
+        for pattern in ("*.yaml", "experiments/*.yaml")
+        for path in sorted(folder.glob(pattern), key=_stem)
+    ]
 
 
 def named(path: Path) -> tuple[Path, str]:

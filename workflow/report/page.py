@@ -12,8 +12,8 @@ from workflow.show import SYSTEMS, TEXT_HEADER, text_rows
 TEMPLATE = "report.html.jinja"
 
 
-def render(**values: Any) -> str:
-    """The page that the template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
+def render(template: str = TEMPLATE, **values: Any) -> str:
+    """The page that a template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -25,7 +25,7 @@ def render(**values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(template).render(
         SYSTEMS=SYSTEMS, KINDS=KINDS, TEXT_HEADER=TEXT_HEADER, text_rows=text_rows, **values
     )
 
