@@ -49,7 +49,9 @@ container: "docker://python:3.11"
 
 wildcard_constraints:
     address="[0-9a-f]{32}",
-    recipe=r"(rehearsal/)?(experiments/{0}(/{0})?|{0})".format("[A-Za-z0-9][A-Za-z0-9._-]*"),
+    recipe=r"(rehearsal/)?(experiments/{0}(/{0})?|{0})".format(
+        "[A-Za-z0-9][A-Za-z0-9._-]*"
+    ),
     name="|".join(name.replace(".", r"\.") for name in PUBLISHED if name not in FOLDERS),
 
 

@@ -136,7 +136,7 @@ REFUSED = {
     "arms: {a: {set: {deepspeed: {zero_stag: 1}}}}": (
         r"4:18: arms.a.set: deepspeed.zero_stag: unknown key; did you mean zero_stage\?"
     ),
-    "arms: {a: {set: {training.lr_scheduler.warmup_steps: 1}}}": r"4:18: arms.a.set: training.lr_scheduler: needs",
+    "arms: {a: {set: {training.lr_scheduler.warmup_steps: 1}}}": r"4:18: arms.a.set: training.lr_scheduler",
     "arms: {a: {recipe: smal}}": r"recipes/smal.yaml: no such recipe; did you mean small\?",
     "arms: {a: {recipe: small-base}}": r"4:8: arms.a: scores: the recipe has no such product",
     "matrix: {tuning.r: [8]}": "4:1: every cell of the matrix is the baseline itself",
