@@ -65,6 +65,7 @@ HELD_OUT = MAIN.replace(
     "epochs: 1",
     "epochs: 1, validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}",
 )
+SHAPED = MAIN.replace("[accuracy]", "[schema_valid], answer_schema: a.json")
 OWN_CONFIG = MAIN.replace("zero_stage: 2", "zero_stage: 2, config: ds.json")
 
 
@@ -278,6 +279,10 @@ EDITS = [
     Edit("scoring.compare", "compare: [base]", "compare: []"),
     Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
     _add("scoring.stem", "stem: false"),
+    _add("scoring.tokenize", "tokenize: zh"),
+    _add("scoring.references", "references: mean"),
+    _add("scoring.weigh", "weigh: problems"),
+    _add("scoring.own", "own: {brevity: '1.0'}"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
     Edit("execution.processes", "processes: 1", "processes: 2"),
@@ -293,6 +298,7 @@ EDITS = [
     Edit("dataset.train.path", "data/train.jsonl", "data/copy.jsonl"),
     Edit("dataset.train.sha256", "train.jsonl, format: round1", "train.jsonl, format: round1, SHA"),
     Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
+    Edit("scoring.answer_schema", "a.json", "b.json", SHAPED),
     Edit("model.base.recipe", "small-base", "same-base"),
     Edit("model.base.scratch", "models/tiny-qwen2", "models/copy", workspace.BASE),
     Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
@@ -312,6 +318,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> workspace.Folder:
     shutil.copytree(recipes / "models/tiny-qwen2", recipes / "models/copy")
     (recipes / "data/alpaca.json").write_text('[{"instruction": "a", "output": "b"}]')
     (recipes / "data/table.csv").write_text("text,answer,key\na,b,c\nd,e,f\n")
+    for name in ("a.json", "b.json"):
+        (recipes / name).write_text("{}")
     for name in ("ds.json", "same.json"):
         (recipes / name).write_text('{"wall_clock_breakdown": false}')
     (recipes / "same-base.yaml").write_text(workspace.BASE)
@@ -388,7 +396,7 @@ def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: 
     differ = {told[0][a][0] for a in told[0].keys() & told[1].keys() if told[0][a] != told[1][a]}
     allowed = {
         "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
-        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(),
+        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(), "scoring": {"scores"},
     }  # fmt: skip
     seen = declared(edit) & {EXECUTION, SOURCE}
     assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())

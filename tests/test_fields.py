@@ -85,7 +85,7 @@ TUNINGS = {
     "prefix": "prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5",
     "combined": "combined, of: {small: 0.5, other: 1.5}, combination: ties, density: 0.5, seed: 3",
 }
-PARTS_OF_A_LEAF = ("prompt", "target", "fill", "roles", "of", "rank_pattern", "alpha_pattern")
+PARTS_OF_A_LEAF = ("prompt", "target", "fill", "roles", "of", "rank_pattern", "alpha_pattern", "own")
 """Mappings that users write: each key has a name of its own."""
 
 

@@ -129,9 +129,10 @@ def scores() -> dict[str, Any]:
     }
     none = {"accuracy": 0.3, "parse_rate": None, "length_rate": None}
     tests = {
-        "greedy_vs_base": {"better": 500, "worse": 89, "p": 1e-20},
-        "voted_vs_single": {"better": 120, "worse": 99, "p": 0.2},
+        "greedy_vs_base": {"better": 500, "worse": 89, "p": 1e-20, "difference": 0.333},
+        "voted_vs_single": {"better": 120, "worse": 99, "p": 0.2, "difference": 0.092},
     }
+    tests = {name: {**test, "low": 0, "high": 0.4, "method": "mcnemar"} for name, test in tests.items()}
     found = {"rows": 1300, "scored": 1234, "draws": 5, "majority_answer": "B", "tests": tests}
     return {**found, "systems": {**systems, "majority_class": {**systems["base"], **none}}}
 

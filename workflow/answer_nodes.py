@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from workflow.node import Node
 from workflow.recipe import Recipe
@@ -20,9 +21,9 @@ REPORTED = (
 class AnswerNodes:
     """Draws what one recipe asks of its model."""
 
-    def __init__(self, recipe: Recipe, found: dict[str, Node], node: Callable[..., Node]):
-        """Draw `recipe`; `found` holds its rows, shards and models, `node` makes a node."""
-        self.recipe, self.found, self.node = recipe, dict(found), node
+    def __init__(self, recipe: Recipe, found: dict[str, Node], node: Callable[..., Node], folder: Path):
+        """Draw `recipe` of `folder`; `found` holds its rows, shards and models, `node` makes a node."""
+        self.recipe, self.found, self.node, self.folder = recipe, dict(found), node, folder
 
     def all(self) -> dict[str, Node]:
         """Name -> node: predictions and, as far as the recipe says so, votes, scores and the report."""
@@ -61,7 +62,9 @@ class AnswerNodes:
         inputs["greedy"] = found["greedy"] = self._answers(answering, greedy=True)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._answers(found["model"], greedy=True, untuned=True)
-        return self.node("scores", slice=chosen, inputs=inputs)
+        schema = recipe.scoring.answer_schema
+        sources = {"answer_schema": self.folder / schema} if schema else {}
+        return self.node("scores", slice=chosen, inputs=inputs, sources=sources)
 
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)

@@ -34,6 +34,7 @@ SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
     "adapter": "deepspeed.config",
+    "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
 }

@@ -193,7 +193,7 @@ class _Products:
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
                 found["merged"] = self._merged(found)
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, found, self._node).all()
+            found |= AnswerNodes(recipe, found, self._node, self.folder).all()
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.products.scores import TESTS
+from workflow.accuracy import TESTS
+from workflow.measures import TextMetric
 from workflow.report.inputs import Inputs
 from workflow.report.plots import intervals
-from workflow.results import SCORES, Scores, TextMetric
+from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.show import SYSTEMS
 from workflow.store.files import read_json
