@@ -124,10 +124,10 @@ class ExperimentNodes:
             "factors": experiment.factors,
             "arms": arms,
             "order": list(arms),
-            "metrics": list(scoring.metrics),
+            "metrics": [*scoring.metrics, *scoring.own],
             "resamples": scoring.resamples,
             "seed": scoring.seed,
-            "weigh": getattr(scoring, "weigh", None),
+            "weigh": scoring.weigh,
             "rehearsal": self.rehearsal,
             **review,
         }

@@ -6,7 +6,7 @@ every arm sees the same resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from workflow.errors import BuildError
 from workflow.results import Item, read_records
-from workflow.significance import mcnemar, rounded
+from workflow.significance import mcnemar, paired, resampled, rounded
 
 SYSTEMS = ("voted", "greedy", "draws", "single", "base")
 """What a recipe is judged by: the first of these that a metric has of every arm."""
+OF_A_CORPUS = ("bleu", "chrf")
+"""Metrics whose figure in scores.json is of all texts together; here they are means over rows."""
 LEVEL, POWER = 0.05, 0.8
 """Of tests: how often chance alone may look like a difference, and how often a difference must be found."""
 Array = NDArray[np.float64]
@@ -111,16 +113,15 @@ def compare(
             f"{', '.join(files)}: no test row is scored in all of them; there is nothing to compare"
         )
     unpaired = {arm: len(found) - len(common) for arm, found in items.items()}
-    first = next(iter(items.values()))
-    problems, place = np.unique([_problem(first[id]) for id in common], return_inverse=True)
     found = []
     for metric in metrics:
         for system in SYSTEMS:
-            values = _values(items, common, metric, system)
-            if values is not None:
+            ids = [
+                id for id in common if all(system in arm[id].values.get(metric, ()) for arm in items.values())
+            ]
+            if ids:
                 by_rows = (weigh or ("rows" if metric == "accuracy" else "problems")) == "rows"
-                means = _resampled(values, place, len(problems), by_rows, resamples, seed)
-                found.append(_compared(metric, system, list(items), values, len(problems), means))
+                found.append(_compared(metric, system, items, ids, (by_rows, resamples, seed)))
     return Paired(found, unpaired)
 
 
@@ -129,17 +130,29 @@ def _problem(item: Item) -> str:
     return f"row {item.id}" if item.group is None else f"group {item.group}"
 
 
-def _values(
-    items: Mapping[str, Mapping[str, Item]], ids: Sequence[str], metric: str, system: str
-) -> Array | None:
-    """[rows, arms]; None where an arm has no such figure of some row."""
-    try:
-        return np.array([[arm[id].values[metric][system] for arm in items.values()] for id in ids], float)
-    except KeyError:
-        return None
+def _compared(
+    metric: str,
+    system: str,
+    items: Mapping[str, Mapping[str, Item]],
+    ids: Sequence[str],
+    drawing: tuple[bool, int, int],
+) -> Compared:
+    arms = list(items)
+    values = np.array([[arm[id].values[metric][system] for arm in items.values()] for id in ids], float)
+    problems, place = np.unique([_problem(items[arms[0]][id]) for id in ids], return_inverse=True)
+    means = _means(values, place, len(problems), *drawing)
+    tests = [_test(values[:, [0, i]], len(problems), means[:, i] - means[:, 0]) for i in range(1, len(arms))]
+    corrected = holm([p for p, *_ in tests])
+    gains = {
+        arm: _gain(means[:, i] - means[:, 0], *tests[i - 1], corrected[i - 1], len(tests))
+        for i, arm in enumerate(arms)
+        if i
+    }
+    figures = {arm: Figure(*_interval(means[:, i])) for i, arm in enumerate(arms)}
+    return Compared(metric, system, len(ids), len(problems), figures, gains)
 
 
-def _resampled(
+def _means(
     values: Array, place: NDArray[np.intp], problems: int, by_rows: bool, resamples: int, seed: int
 ) -> Array:
     """Means of each arm: [1 + resamples, arms], the first of the rows as they are."""
@@ -149,29 +162,8 @@ def _resampled(
     if not by_rows:
         sums, rows = sums / rows[:, None], np.ones(problems)
     table = np.column_stack([sums, rows])
-    totals = np.concatenate([table.sum(axis=0, keepdims=True), *_drawn(table, resamples, seed)])
+    totals = np.concatenate([table.sum(axis=0, keepdims=True), *resampled(table, resamples, seed)])
     return np.asarray(totals[:, :-1] / totals[:, -1:], float)
-
-
-def _drawn(table: Array, resamples: int, seed: int) -> Iterator[Array]:
-    n, generator = len(table), np.random.Generator(np.random.PCG64(seed))
-    for _ in range(resamples):
-        counts = np.bincount(generator.integers(0, n, n), minlength=n).astype(float)
-        yield (counts @ table)[None]
-
-
-def _compared(
-    metric: str, system: str, arms: Sequence[str], values: Array, problems: int, means: Array
-) -> Compared:
-    figures = {arm: Figure(*_interval(means[:, i])) for i, arm in enumerate(arms)}
-    ps = [_test(values[:, [0, i]], problems, means[1:, i] - means[1:, 0]) for i in range(1, len(arms))]
-    gains = {
-        arm: _gain(means[:, i] - means[:, 0], *test, corrected, len(arms) - 1)
-        for i, arm, test, corrected in zip(
-            range(1, len(arms)), arms[1:], ps, holm([p for p, *_ in ps]), strict=True
-        )
-    }
-    return Compared(metric, system, len(values), problems, figures, gains)
 
 
 def _interval(means: Array) -> tuple[float, float, float]:
@@ -181,8 +173,7 @@ def _interval(means: Array) -> tuple[float, float, float]:
 
 def _test(pair: Array, problems: int, differences: Array) -> tuple[float, str, int | None, int | None]:
     """p, which test it is of, and the rows on which only the one or the other is right."""
-    sides = int((differences <= 1e-12).sum()), int((differences >= -1e-12).sum())
-    p = min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1))  # never 0 (Davison & Hinkley 1997, 4.2.1)
+    p = paired(differences[0], differences[1:]).p
     if not np.isin(pair, (0.0, 1.0)).all():
         return p, "paired bootstrap", None, None
     better, worse = int((pair[:, 1] > pair[:, 0]).sum()), int((pair[:, 1] < pair[:, 0]).sum())

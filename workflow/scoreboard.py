@@ -12,7 +12,7 @@ from typing import Any
 from workflow.earlier import in_results, published
 from workflow.errors import BuildError
 from workflow.graph import Draw
-from workflow.pairing import Compared, Paired, compare
+from workflow.pairing import OF_A_CORPUS, Compared, Paired, compare
 from workflow.recipe.load import named
 from workflow.report.conclusion import Scale, chance
 from workflow.report.page import render
@@ -93,7 +93,8 @@ def scoreboard(targets: Sequence[str], store: Store) -> Board:
     receipts = {name: _scores(draw, name, notes) for name in names}
     plan = store.plan("scores", receipts[names[0]].address).slice
     files = {name: store.folder("scores", receipt.key) / ITEMS for name, receipt in receipts.items()}
-    paired = compare(files, plan["metrics"], plan.get("weigh"), plan["resamples"], plan["seed"])
+    metrics = [*plan["metrics"], *plan.get("own", {})]
+    paired = compare(files, metrics, plan.get("weigh"), plan["resamples"], plan["seed"])
     if not paired.compared:
         raise BuildError(f"{', '.join(names)}: no metric is common to all of them")
     left = {name: count for name, count in paired.unpaired.items() if count}
@@ -154,5 +155,7 @@ def _reading(paired: Paired) -> Iterator[str]:
     """How the columns are to be read."""
     first = paired.headlines[0]
     tests = " or ".join(dict.fromkeys(gain.test for one in paired.headlines for gain in one.gains.values()))
+    if found := [one.metric for one in paired.headlines if one.metric in OF_A_CORPUS]:
+        yield f"{', '.join(found)}: mean over rows, since a corpus has one figure and no rows to pair"
     holm = ", corrected for their number by Holm" if len(first.gains) > 1 else ""
     yield f"differences are from {next(iter(first.figures))}, paired by row; p: {tests} test{holm}"

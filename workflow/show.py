@@ -55,7 +55,7 @@ def table(scores: Scores) -> str:
     tables += [
         "\n".join(aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
     ]
-    tables += ["\n".join(_aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
+    tables += ["\n".join(aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
     return "\n\n".join([*tables, "\n".join(notes(scores))]).rstrip("\n")
 
 

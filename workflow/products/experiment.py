@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from workflow.experiment_nodes import ASKED, LEARNED, SCORES, TRAINING
-from workflow.pairing import Compared, Paired, compare
+from workflow.pairing import OF_A_CORPUS, Compared, Paired, compare
 from workflow.report.conclusion import Scale, chance, conclude, label
 from workflow.report.inputs import Inputs
 from workflow.report.page import render
@@ -51,6 +51,7 @@ def make(job: Job) -> dict[str, Any]:
         tables=[Table(one, Scale.of(one), _gains(one)) for one in paired.headlines],
         more=[one for one in paired.compared if one not in paired.headlines],
         scale=Scale.of,
+        OF_A_CORPUS=OF_A_CORPUS,
         chance=chance,
         unpaired={arm: rows for arm, rows in paired.unpaired.items() if rows},
         losses=_losses(inputs, slice),
