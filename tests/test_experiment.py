@@ -194,6 +194,7 @@ SLICE = {
             {"field": "tuning.r", "old": "1", "new": "2", "where": "training"},
         ]},
     },
+    "order": ["baseline", "a"],
     "rehearsal": False,
 }  # fmt: skip
 
@@ -204,7 +205,7 @@ def test_what_a_difference_proves() -> None:
     found = conclude(SLICE, comparison(gain, 400), facts)
     assert found.sentence == "accuracy against the baseline: a +20.0 points."
     assert (
-        "a is better: accuracy of a less that of the baseline is +20.0 points (95 % interval +10.0 to +30.0), "
+        "a is better: accuracy of a less that of the baseline is +20.0 points (95 % interval +10.0 to +30.0)"
         in (found.proves[1])
     )
     said = " ".join(found.cannot)

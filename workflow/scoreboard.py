@@ -39,7 +39,9 @@ class Board:
     @property
     def text(self) -> str:
         """One table per metric, for a terminal."""
-        tables = ["\n".join(aligned(list(_rows(one)))) for one in self.paired.headlines]
+        tables = [
+            "\n".join(line.rstrip() for line in aligned(list(_rows(one)))) for one in self.paired.headlines
+        ]
         return "\n\n".join([*tables, "\n".join(self.notes)]).rstrip("\n")
 
     @property

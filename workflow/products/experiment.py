@@ -107,9 +107,7 @@ def _gains(compared: Compared) -> str:
         (arm, scale.factor * gain.difference, scale.factor * gain.low, scale.factor * gain.high)
         for arm, gain in compared.gains.items()
     ]
-    return intervals(
-        rows, f"{compared.metric}, difference from the baseline{f', {scale.unit}' if scale.unit else ''}"
-    )
+    return intervals(rows, f"difference in {compared.metric}{f', {scale.unit}' if scale.unit else ''}")
 
 
 def _losses(inputs: Inputs, slice: dict[str, Any]) -> list[tuple[str, str]]:

@@ -137,7 +137,7 @@ def _too_few(compared: Compared) -> Iterator[str]:
         sizes = ", ".join(f"{scale.difference(size).lstrip('+')} ({arm})" for arm, size in reach.items())
         yield (
             f"A small difference: with {items}, only true differences in {compared.metric} of about {sizes} "
-            f"{scale.unit} or more are found four times out of five. None found does not mean none there."
+            f"{scale.unit} or more are found four times out of five. Not to find one proves nothing."
         )
     for arm in (arm for arm in compared.gains if arm not in reach):
         yield (
@@ -152,8 +152,8 @@ def _too_few(compared: Compared) -> Iterator[str]:
 
 
 def _confounded(slice: Mapping[str, Any]) -> Iterator[str]:
-    for arm, found in slice["arms"].items():
-        fields = list(dict.fromkeys(difference["field"] for difference in found["differs"]))
+    for arm in slice["order"]:
+        fields = list(dict.fromkeys(difference["field"] for difference in slice["arms"][arm]["differs"]))
         if len(fields) > 1:
             names = ", ".join(fields)
             yield f"Which factor of {arm} makes a difference: {names} change together."
