@@ -20,6 +20,7 @@ from workflow.disk import size
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.products import PRODUCTS
+from workflow.recipe.load import everything
 from workflow.store.address import ADDRESS
 from workflow.store.files import files_in, remove_tree
 from workflow.store.leases import Ref, guard, held_refs
@@ -127,9 +128,9 @@ def clean(store: Store, recipes: Path, rules: Rules) -> str:
 def _of_recipes(store: Store, folder: Path, notes: list[str]) -> set[Ref]:
     """What the recipes of this folder ask for; one that is wrong keeps what its root names."""
     draw, found = Draw(store, folder), set[Ref]()
-    for path in sorted(folder.glob("*.yaml")):
+    for name in everything(folder):
         try:
-            nodes = draw.recipe(path.stem).nodes.values()
+            nodes = draw.recipe(name).nodes.values()
         except BuildError as error:
             notes.append(f"{str(error).splitlines()[0]}; kept: what this recipe published and planned last")
             continue

@@ -24,6 +24,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "voted": {"": "voting"},
     "scores": {"answer": "voting.answer", "": "scoring"},
     "report": {"recipe": ""},
+    "review": {"": "review"},
+    "experiment": {"arm": "review.arm", "": ""},
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
@@ -45,6 +47,7 @@ SOURCES = {
     "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
+    "experiment": "review.sheet",
 }
 """Product -> the section that names its source files."""
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from workflow.answer_nodes import AnswerNodes
+from workflow.arms import EXPERIMENTS, Laid, lay_out
 from workflow.data_nodes import DataNodes
 from workflow.errors import BuildError
+from workflow.experiment_nodes import ExperimentNodes
 from workflow.model_nodes import untrained
 from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
@@ -33,10 +36,19 @@ EXECUTED = ("adapter", "predictions")
 
 @dataclass(frozen=True)
 class Graph:
-    """The products of one recipe by the name that users ask for."""
+    """The products of one recipe by the name that users ask for.
+
+    That of an experiment names its arms; its recipe is the baseline's.
+    """
 
     recipe: Recipe
     products: dict[str, Node]
+    arms: tuple[str, ...] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the recipes that this graph is built on."""
+        return list(self.arms) or self.recipe.others
 
     def node(self, product: str) -> Node:
         """The node called `product`.
@@ -44,6 +56,11 @@ class Graph:
         Raises:
             BuildError: This recipe does not describe such a product.
         """
+        if product not in self.products and self.arms:
+            there = ", ".join(self.products)
+            raise BuildError(
+                f"{product}: an experiment has {there}; name one of its arms: {', '.join(self.arms)}"
+            )
         if product not in self.products:
             raise BuildError(f"{product}: {_why_not(self.recipe, product)}")
         return self.products[product]
@@ -78,9 +95,17 @@ class Draw:
     Each recipe and each source file is looked at once: all graphs of one `Draw` show the same moment.
     """
 
-    def __init__(self, store: Store, folder: Path = Path("recipes")):
-        """Draw recipes of `folder`; digests of sources are cached in `store`."""
-        self.store, self.folder = store, folder
+    def __init__(self, store: Store, folder: Path = Path("recipes"), absent: bool = False):
+        """Draw recipes of `folder`; digests of sources are cached in `store`.
+
+        Args:
+            store: The store.
+            folder: Where recipes are.
+            absent: Whether files may be absent, each taken for the content that its path names: enough to
+                compare recipes, not to build.
+        """
+        self.store, self.folder, self.absent = store, folder, absent
+        self.laid: dict[str, Laid] = {}
         self.drawing: list[str] = []
         self.graphs: dict[str, Graph] = {}
         self.bases: dict[tuple[str, str, str], Node] = {}
@@ -96,16 +121,36 @@ class Draw:
             return self.graphs[name]
         if name in self.drawing:
             raise BuildError(f"recipes name each other in a circle: {' -> '.join([*self.drawing, name])}")
-        path = recipe_path(name.removeprefix(REHEARSAL), self.folder)
         self.drawing.append(name)
         try:
-            recipe = load_recipe(path)
-            if name.startswith(REHEARSAL):
-                recipe = rehearsed(recipe, path)
-            self.graphs[name] = self._graph(recipe, path)
+            self.graphs[name] = self._drawn(name)
         finally:
             self.drawing.pop()
         return self.graphs[name]
+
+    def _drawn(self, name: str) -> Graph:
+        bare = name.removeprefix(REHEARSAL)
+        if bare.startswith(EXPERIMENTS):
+            experiment, _, arm = bare.removeprefix(EXPERIMENTS).partition("/")
+            laid = self.experiment(experiment)
+            if not arm:
+                nodes = ExperimentNodes(self, name, laid)
+                return Graph(nodes.baseline.recipe, nodes.all(), tuple(nodes.names.values()))
+            recipe, path = laid.recipe(arm)
+        else:
+            path = recipe_path(bare, self.folder)
+            recipe = load_recipe(path)
+        return self._graph(recipe if name == bare else rehearsed(recipe, path), path)
+
+    def experiment(self, name: str) -> Laid:
+        """The experiment called `name`, as its file has it.
+
+        Raises:
+            BuildError: There is none, or it is wrong.
+        """
+        if name not in self.laid:
+            self.laid[name] = lay_out(name, self.folder)
+        return self.laid[name]
 
     def _graph(self, recipe: Recipe, path: Path) -> Graph:
         try:
@@ -120,8 +165,8 @@ class Draw:
 
     def _digest(self, path: Path, expected: str | None) -> str:
         if path not in self._digests:
-            if expected and not path.is_file():
-                return expected
+            if (expected or self.absent) and not path.is_file():
+                return expected or sha256(str(path).encode()).hexdigest()
             self._digests[path] = source_digest(path, self.store.digests)
         return self._digests[path]
 

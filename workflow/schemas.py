@@ -15,6 +15,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _PLACES = {
     "recipe": ("workflow.recipe.recipe", "Recipe"),
+    "experiment": ("workflow.recipe.experiment", "Experiment"),
     "plan": ("workflow.store.records", "Plan"),
     "manifest": ("workflow.store.records", "Manifest"),
     "receipt": ("workflow.store.records", "Receipt"),

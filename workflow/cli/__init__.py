@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow import __version__
-from workflow.cli import explaining, keeping, making, writing
+from workflow.cli import comparing, explaining, keeping, making, writing
 from workflow.errors import BuildError
 
 
@@ -35,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tunemake", description=__import__("workflow").__doc__)
     parser.add_argument("--version", action="version", version=f"tunemake {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (writing, explaining, keeping, making):
+    for part in (writing, explaining, comparing, keeping, making):
         part.add_to(commands)
     return parser

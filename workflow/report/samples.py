@@ -165,16 +165,28 @@ def _answer(role: str, label: str, draw: Drawn, row: AskedRow, reader: Reader | 
     return Answer(role, label, shortened(draw.text, 1200), answer, right, draw.finish_reason == "length")
 
 
+def asked_as_text(row: AskedRow) -> str:
+    """What a row asks, whole: a single field as it is, several by name."""
+    fields = {name: _field(name, value) for name, value in row.asked.items() if value not in (None, "", [])}
+    if len(fields) == 1:
+        return next(iter(fields.values()))
+    return "\n".join(f"{name}: {text}" for name, text in fields.items())
+
+
+def _field(name: str, value: Any) -> str:
+    if isinstance(value, list) and name == "options":
+        return "\n".join(f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False))
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return _text(value)
+
+
 def _prompt(prompt: dict[str, Any]) -> list[tuple[str, str]]:
     """Fields of a row as texts; options get the letters that answers name."""
     shown = []
     for name, value in prompt.items():
-        if isinstance(value, list) and name == "options":
-            value = "\n".join(
-                f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False)
-            )
         if value not in (None, ""):
-            shown.append((name, shortened(_text(value), 1500)))
+            shown.append((name, shortened(_field(name, value), 1500)))
     return shown
 
 
