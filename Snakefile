@@ -75,6 +75,7 @@ include: "rules/predictions.smk"
 include: "rules/voted.smk"
 include: "rules/scores.smk"
 include: "rules/report.smk"
+include: "rules/served.smk"
 
 
 onsuccess:

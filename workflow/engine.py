@@ -126,7 +126,7 @@ class Engine:
             BuildError: vLLM is not installed, finds no device, or refuses the model or the limits.
         """
         require_vllm()
-        _set_environment(setup.threads)
+        set_environment(setup.threads)
         self._setup, self._engine = setup, _start(setup)
         self.draws_at_once: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.generated_tokens = 0
@@ -187,7 +187,7 @@ class Engine:
             self._engine.engine_core.shutdown()
 
 
-def _set_environment(threads: int) -> None:
+def set_environment(threads: int) -> None:
     """Settings that must stand before vLLM and torch are imported."""
     forced = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a child process would outlive a killed job
@@ -206,27 +206,38 @@ def _start(setup: Setup) -> LLMEngine:
     """Start vLLM with the garbage collector off: 4,900 modules of long-lived objects, 1.5 s less."""
     gc.disable()
     try:
-        import torch
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         gc.freeze()
-        if not current_platform.device_type:
-            raise BuildError("the installed vLLM is for GPUs and finds none; on a CPU: pip install '.[cpu]'")
-        on_cpu = current_platform.is_cpu()
-        if on_cpu:
-            torch.set_num_threads(setup.threads)  # torch may have been imported before
-            _import_model_class(setup.model)
-        arguments = EngineArgs(**_arguments(setup), **(_cpu(setup) if on_cpu else _gpu(setup)))
-        with _own_temporary_folder() if on_cpu else nullcontext():
+        arguments = EngineArgs(**arguments_on_this_machine(setup))
+        with _own_temporary_folder() if current_platform.is_cpu() else nullcontext():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     except ValueError as error:  # of vLLM's own checks: memory, unsupported model, length, dtype
         reason = " ".join(str(error).split())
         raise BuildError(f"{setup.model}: vLLM does not start: {reason}") from error
     finally:
         gc.enable()
+
+
+def arguments_on_this_machine(setup: Setup) -> dict[str, Any]:
+    """Arguments of vLLM's engine, in a server too; on a CPU torch and the model's class are made ready.
+
+    Raises:
+        BuildError: The installed vLLM finds no device.
+    """
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.device_type:
+        raise BuildError("the installed vLLM is for GPUs and finds none; on a CPU: pip install '.[cpu]'")
+    if not current_platform.is_cpu():
+        return {**_arguments(setup), **_gpu(setup)}
+    torch.set_num_threads(setup.threads)  # torch may have been imported before
+    _import_model_class(setup.model)
+    return {**_arguments(setup), **_cpu(setup)}
 
 
 @contextmanager

@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "voted": {"": "voting"},
     "scores": {"answer": "voting.answer", "": "scoring"},
     "report": {"recipe": ""},
+    "served": {"": ""},
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
@@ -33,6 +34,7 @@ OWN = {("rows", "split.part"), ("shards", "split"), *((p, "scratch") for p in ("
 SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
+    "served": "prompt.template",
     "adapter": "deepspeed.config",
     "model": "model.base",
     "tokenizer": "model.base",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.answer_nodes import AnswerNodes
-from workflow.data_nodes import DataNodes
+from workflow.data_nodes import DataNodes, asked_in
 from workflow.errors import BuildError
 from workflow.model_nodes import untrained
 from workflow.node import Node
@@ -19,13 +19,14 @@ from workflow.recipe import Recipe, load_recipe, recipe_path
 from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
-from workflow.recipe.model import RecipeBase
+from workflow.recipe.model import RecipeBase, ScratchBase
+from workflow.recipe.serving import Serving
 from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
 from workflow.store.store import Store
 
-EXECUTED = ("adapter", "predictions")
+EXECUTED = ("adapter", "predictions", "served")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
 
 
@@ -65,6 +66,7 @@ def _why_not(recipe: Recipe, product: str) -> str:
         "sampling": recipe.sampling,
         "voting": recipe.voting,
         "scoring": recipe.scoring,
+        "serving": recipe.serving,
     }
     missing = [name for name, section in sections.items() if section is None]
     return f"the recipe has no such product; it has no {', '.join(missing) or product}"
@@ -105,9 +107,18 @@ class Draw:
             self.drawing.pop()
         return self.graphs[name]
 
-    def _graph(self, recipe: Recipe, path: Path) -> Graph:
+    def asked(self, name: str, rows: Path) -> Graph:
+        """The graph of the recipe called `name` with the rows of another file to answer; scores are left out.
+
+        Raises:
+            BuildError: As `recipe`; or the recipe has no rows of one format to answer.
+        """
+        recipe = self.recipe(name).recipe.model_copy(update={"scoring": None, "serving": None})
+        return self._graph(recipe, recipe_path(name.removeprefix(REHEARSAL), self.folder), rows)
+
+    def _graph(self, recipe: Recipe, path: Path, rows: Path | None = None) -> Graph:
         try:
-            return Graph(recipe, _Products(self, recipe, path).all())
+            return Graph(recipe, _Products(self, recipe, path, rows).all())
         except BuildError as error:
             placed = str(error).startswith(str(path))
             raise BuildError(str(error) if placed else f"{path}: {error}") from None
@@ -127,17 +138,18 @@ class Draw:
 class _Products:
     """Builds the nodes of one recipe."""
 
-    def __init__(self, draw: Draw, recipe: Recipe, path: Path):
+    def __init__(self, draw: Draw, recipe: Recipe, path: Path, asked: Path | None = None):
         self.draw, self.recipe, self.path, self.folder = draw, recipe, path, path.parent
+        self.asked = asked
 
     def all(self) -> dict[str, Node]:
         recipe = self.recipe
         found: dict[str, Node] = {}
         found["tokenizer"], found["model"] = self._tokenizer(), self._model()
-        data = DataNodes(recipe.dataset, self.folder, self._node)
-        for split in ("train", "test"):
-            if _has_split(recipe.dataset, split):
-                found |= data.rows(split)
+        asked = asked_in(recipe.dataset, self.asked) if self.asked else recipe.dataset
+        for split, dataset in (("train", recipe.dataset), ("test", asked)):
+            if _has_split(dataset, split):
+                found |= DataNodes(dataset, self.folder, self._node).rows(split)
                 found[f"shards_{split}"] = self._shards(split, found[f"rows_{split}"], found["tokenizer"])
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
@@ -149,6 +161,8 @@ class _Products:
                 found["merged"] = self._merged(found)
         if recipe.sampling and "shards_test" in found:
             found |= AnswerNodes(recipe, found, self._node).all()
+        if recipe.serving:
+            found["served"] = self._served(found, recipe.serving)
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -231,6 +245,19 @@ class _Products:
                 f"the adapter of recipe {name} belongs to another model; give both one model.base"
             )
         return node
+
+    def _served(self, found: dict[str, Node], serving: Serving) -> Node:
+        inputs = {"tokenizer": found["tokenizer"], "model": found["model"]}
+        if "merged" in found:
+            inputs |= {"model": found["merged"], "base": found["model"]}
+        if isinstance(self.recipe.model.base, ScratchBase):
+            inputs.pop("base", None)  # it has no weights to answer with
+        return self._node(
+            "served",
+            slice={"serving": slice_of(serving, "served"), "prompt": slice_of(self.recipe.prompt, "shards")},
+            inputs=inputs,
+            sources={"template": self.folder / self.recipe.prompt.template},
+        )
 
     def _merged(self, found: dict[str, Node]) -> Node:
         assert self.recipe.tuning is not None

@@ -20,6 +20,7 @@ _PLACES = {
     "receipt": ("workflow.store.records", "Receipt"),
     "voted": ("workflow.results", "VotedLine"),
     "scores": ("workflow.results", "Scores"),
+    "served": ("workflow.serving.record", "ServedRecord"),
 }
 """Schema name -> module and class of the pydantic model; imported only when it is needed."""
 

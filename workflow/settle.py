@@ -40,6 +40,8 @@ PUBLISHED = {
     "submission.jsonl": ("voted", "submission.jsonl"),
     "scores.json": ("scores", "scores.json"),
     "report.html": ("report", "report.html"),
+    "served.json": ("served", "served.json"),
+    "chat_template.jinja": ("served", "chat_template.jinja"),
 }
 """Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
 

@@ -24,6 +24,7 @@ VERSIONS = {
     "voted": 1,
     "scores": 2,
     "report": 2,
+    "served": 1,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
 
