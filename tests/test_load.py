@@ -49,6 +49,8 @@ BEYOND_SCHEMA |= {
     "prompt-zero-3",
     "prompt-sampling",
     "prompt-packed",
+    "prompt-served",
+    "served-bad-pattern",
 }
 BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}

@@ -78,12 +78,12 @@ class Sampling(Section):
         "before temperature, penalties and limits.",
     )
     engine: Engine = Field(
-        Vllm(name="vllm"),
+        default=Vllm(name="vllm"),
         description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
         "and to compare with.",
     )
     constraint: Constraint | None = Field(
-        None, description="What answers are held to while they are generated; left out: nothing."
+        default=None, description="What answers are held to while they are generated; left out: nothing."
     )
 
     @model_validator(mode="after")
