@@ -51,6 +51,9 @@ BEYOND_SCHEMA |= {
 }
 BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
+BEYOND_SCHEMA |= {"adapter-dora", "adapter-of-full", "adapter-rank", "adapter-saved", "endpoint-trained"}
+BEYOND_SCHEMA |= {"endpoint-nowhere", "endpoint-with-password", "endpoint-plain", "endpoint-chat-regex"}
+BEYOND_SCHEMA |= {"constraint-lookahead", "constraint-of-two", "constraint-transformers"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 
