@@ -55,6 +55,7 @@ BEYOND_SCHEMA |= {"weights-under-majority", "weighted-by-nothing", "seeded-witho
 BEYOND_SCHEMA |= {"accuracy-without-validation", "validation-for-nothing", "logprob-not-recorded"}
 BEYOND_SCHEMA |= {"votes-of-nothing", "variants-without-voting", "variant-called-own", "variant-and-member"}
 BEYOND_SCHEMA |= {"examples-without-training", "similar-with-a-seed", "word-of-two-labels"}
+BEYOND_SCHEMA |= {"train-variants-of-none"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 
