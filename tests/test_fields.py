@@ -182,6 +182,9 @@ def test_values_are_those_of_the_recipe(graphs: list[Graph]) -> None:
                 continue
             for place, value in flat(node.slice):
                 field = field_of(node.product, name, node.slice, place)
+                if "." in name and place == "sampling.seed":  # a variant's is derived
+                    assert value != recipe[place]
+                    continue
                 assert field is None or recipe.get(field) == value, (name, place, field)
 
 

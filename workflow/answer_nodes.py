@@ -11,7 +11,7 @@ from workflow.recipe import Recipe
 from workflow.recipe.engines import Endpoint, Engine, Vllm
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.tuning import Prompt
-from workflow.voter_nodes import ANSWERS, voted_node
+from workflow.voter_nodes import ANSWERS, seed_of_variant, voted_node
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -67,6 +67,8 @@ class AnswerNodes:
         sampling, rendered = self.recipe.sampling, self.found[shards]
         assert sampling is not None
         chosen: dict[str, Any] = {"sampling": slice_of(sampling, "predictions")}
+        if variant := shards.partition(".")[2]:
+            chosen["sampling"]["seed"] = seed_of_variant(sampling.seed, variant)
         if greedy:
             chosen["sampling"] |= GREEDY
         engine = _of_base(sampling.engine) if untuned else sampling.engine

@@ -30,7 +30,9 @@ SECTIONS: dict[str, dict[str, str]] = {
 OWN = {
     ("rows", "split.part"),
     ("shards", "split"),
+    ("shards", "variant"),
     ("predictions", "prompt.split"),
+    ("predictions", "prompt.variant"),
     *((p, "scratch") for p in ("model", "tokenizer")),
 }
 """Places in slices that no field of a recipe sets: they tell products of one kind apart."""

@@ -20,6 +20,7 @@ from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.model import RecipeBase
+from workflow.recipe.prompt import VARIANT
 from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
@@ -162,11 +163,14 @@ class _Products:
         gate = slice_of(self.recipe.gate or Gate(), "shards")
         templates = {f"shards_{split}": prompt.template}
         inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
+        if prompt.examples:
+            inputs["examples"] = found["rows_train"]
+        others = {}
+        if prompt.train_variants and split == "train":
+            others = {VARIANT + name: self.folder / path for name, path in prompt.variants.items()}
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
             templates |= {f"shards_{split}.{name}": path for name, path in prompt.variants.items()}
-            if prompt.examples:
-                inputs["examples"] = found["rows_train"]
         chosen = {
             "split": "train" if split == "train" else "test",
             **slice_of(prompt, "shards"),
@@ -174,7 +178,10 @@ class _Products:
         }
         return {
             name: self._node(
-                "shards", slice=chosen, inputs=inputs, sources={"template": self.folder / template}
+                "shards",
+                slice=chosen | ({"variant": True} if "." in name else {}),
+                inputs=inputs,
+                sources={"template": self.folder / template, **others},
             )
             for name, template in templates.items()
         }

@@ -14,6 +14,7 @@ import orjson
 from workflow.draws import Draws, prompt_digest
 from workflow.engine import Question, seed_of
 from workflow.errors import BuildError
+from workflow.examples import examples_of
 from workflow.prompts import Message, PromptTemplate
 from workflow.recipe.answers import Sampling
 from workflow.recipe.engines import Endpoint
@@ -99,7 +100,8 @@ class _Messages:
 
     def __init__(self, job: Job):
         template = PromptTemplate(job.sources["template"])
-        self._tokenizing = Tokenizing(job.slice["prompt"], template, job.inputs["tokenizer"], False)
+        examples = examples_of(job.slice["prompt"], job.inputs)
+        self._tokenizing = Tokenizing(job.slice["prompt"], template, job.inputs["tokenizer"], False, examples)
 
     def of(self, line: bytes) -> list[Message]:
         (asked,) = self._tokenizing.asked([line])

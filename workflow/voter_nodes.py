@@ -10,6 +10,7 @@ from workflow.node import Node
 from workflow.recipe import Recipe
 from workflow.recipe.answers import OWN
 from workflow.recipe.leaf import slice_of
+from workflow.store.address import address_of
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -39,8 +40,8 @@ def voted_node(
     voting = recipe.voting
     assert voting
     members = {name: other(name) for name in voting.members}
-    inputs = {"rows": found["rows_test"], **_rows_of(members, found["rows_test"])}
-    inputs |= {VOTER + name: voter for name, voter in _voters(found, members, "test").items()}
+    inputs = {VOTER + name: voter for name, voter in _voters(found, members, "test").items()}
+    inputs |= {"rows": found["rows_test"], **_rows_of(members, found["rows_test"])}
     if voting.weights == "accuracy":
         inputs[WEIGHING] = found["rows_validation"]
         inputs |= {WEIGHED + name: voter for name, voter in _voters(found, members, "validation").items()}
@@ -51,6 +52,11 @@ def voted_node(
     if voting.weights == "logprob":
         _refuse_without_logprobs({name: graph.recipe for name, graph in members.items()})
     return node("voted", slice=slice_of(voting, "voted"), inputs=inputs)
+
+
+def seed_of_variant(seed: int, name: str) -> int:
+    """The seed of a variant's draws, 63 bits: with the same chance in both, two prompts would draw alike."""
+    return int(address_of([seed, name])[:16], 16) >> 1
 
 
 def _voters(found: Mapping[str, Node], members: Mapping[str, Graph], split: str) -> dict[str, Node]:

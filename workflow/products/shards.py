@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from workflow.chat import Chat
 from workflow.encoding import Unequal
+from workflow.examples import examples_of
 from workflow.gate import refuse_rows
 from workflow.processes import in_order
 from workflow.products import VERSIONS
 from workflow.products.rows import CUTS, ROWS
 from workflow.progress import Progress, say
-from workflow.prompts import PromptTemplate
+from workflow.prompts import template_of
 from workflow.sorting import Cut, mark, read_cuts
 from workflow.store.address import address_of
 from workflow.store.build import Job
@@ -123,9 +124,11 @@ class _Shards:
 
     def __init__(self, job: Job, path: Path, fast: bool):
         self.job, self.path, self.fast = job, path, fast
-        self.template = PromptTemplate(job.sources["template"])
+        self.template = template_of(job.sources)
+        self.examples = examples_of(job.slice, job.inputs)
         context = address_of({
             "version": VERSIONS["shards"],
+            **({"examples": digests_of(job.inputs["examples"])} if self.examples else {}),
             "slice": {name: value for name, value in job.slice.items() if name != "gate"},
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),
@@ -135,12 +138,14 @@ class _Shards:
         for label in self.pieces.found:
             for end in label.split("-")[:2]:
                 self._marked[end].append(label)
-        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
+        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast, self.examples)
 
     def prepare(self, shards: list[Asked]) -> None:
         """Load what most shards will need, before processes are forked; write what is of no shard."""
         if sum(shard.cut.label not in self.pieces.found for shard in shards) > EDITED:
             self.tokenizing.renderer.encoder.prepare()
+            if self.examples:
+                self.examples.prepare()
         write_rendering(
             self.job.out, Chat.read(self.job.inputs["tokenizer"]).rendering(self.job.slice["stop"])
         )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.normalising import normalised
 from workflow.patterns import check_pattern
 from workflow.recipe.engines import Constraint, Endpoint, Engine, Transformers, Vllm
 from workflow.recipe.leaf import Section, leaf
 
-Weight = Annotated[float, Field(gt=0)]
+
+def _kind(weights: Any) -> str:
+    """Which of the two weights are, so that a mistake is explained as one of its kind."""
+    return "given" if isinstance(weights, dict) else "measured"
+
+
+Weights = Annotated[
+    Annotated[dict[str, Annotated[float, Field(gt=0)]], Tag("given")]
+    | Annotated[Literal["accuracy", "logprob"], Tag("measured")],
+    Discriminator(_kind),
+]
 OWN = "own"
 """Voter: this recipe's own prompt template."""
 
@@ -131,7 +141,7 @@ class Voting(Section):
         description="Other recipes whose predictions of the same test rows vote too, each with its own "
         "`sampling` and prompts.",
     )
-    weights: dict[str, Weight] | Literal["accuracy", "logprob"] | None = leaf(
+    weights: Weights | None = leaf(
         None,
         of=("voted",),
         description="What a draw's vote counts, for `rule: weighted`. Voter -> weight (default 1), where "
