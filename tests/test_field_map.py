@@ -183,6 +183,7 @@ EDITS = [
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
     Edit("prompt.variants", "prompts/tiny.jinja}", "prompts/copy.jinja}", VARIANTS),
+    Edit("prompt.train_variants", "tiny.jinja}", "tiny.jinja}, train_variants: true", VARIANTS),
     Edit("prompt.examples.k", "k: 2", "k: 3", SHOTS),
     Edit("prompt.examples.select", "select: fixed", "select: random", SHOTS),
     Edit("prompt.examples.seed", "seed: 9", "seed: 8", SHOTS),
@@ -395,6 +396,8 @@ def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> 
     expected = declared(edit) - {EXECUTION, SOURCE}
     if edit.path == "tuning.method":
         expected |= {"merged"}  # the adapter of a full tuning is the whole model: it needs no base
+    if edit.path == "prompt.train_variants":
+        expected |= {"shards"}  # which have more source files then
     if edit.path == "scoring.compare":
         assert before.keys() - after.keys() == {"base"}
     assert {before[name].product for name in decided} == expected

@@ -23,6 +23,7 @@ from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.model import RecipeBase
+from workflow.recipe.prompt import VARIANT
 from workflow.recipe.tuning import Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
@@ -228,6 +229,9 @@ class _Products:
         inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
         if prompt.examples:
             inputs["examples"] = found["rows_train"]
+        others = {}
+        if prompt.train_variants and split == "train":
+            others = {VARIANT + name: self.folder / path for name, path in prompt.variants.items()}
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
         if split in ASKED:
@@ -242,7 +246,7 @@ class _Products:
                 "shards",
                 slice=chosen | ({"variant": True} if "." in name else {}),
                 inputs=inputs,
-                sources={"template": self.folder / template},
+                sources={"template": self.folder / template, **others},
             )
             for name, template in templates.items()
         }
