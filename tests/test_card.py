@@ -17,6 +17,7 @@ from workflow.store.records import Manifest, Plan
 from workflow.tokens import Rendering, write_rendering
 
 COMMIT, DIGEST = "a1" * 20, "d" * 64
+WRAPPED = f"{'x' * 120} ``` {'y' * 120}"
 HOSTILE = "x\n```\n---\n## Evil\n````<script>"
 SLICE: dict[str, Any] = {
     "tuning": {"method": "lora", "r": 8, "target_modules": [HOSTILE]},
@@ -34,7 +35,7 @@ def step(product: str, slice: dict[str, Any], sources: dict[str, str] | None = N
 def job(root: Path, slice: dict[str, Any], base: Step) -> Job:
     for name in ("shards", "out"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    write_rendering(root / "shards", Rendering([7, 9], ["<end>"], 0))
+    write_rendering(root / "shards", Rendering([7, 9], ["<end>", WRAPPED], 0))
     rows = step("rows", {"format": "alpaca"}, {"data": DIGEST})
     shards = step("shards", {"max_length": 512, "chat_template": "model"}, {"template": "e" * 64})
     behind = {"model": (base,), "shards": (rows, shards)}
@@ -79,7 +80,7 @@ def test_facts_are_those_of_the_plans(adapter: str) -> None:
     training, prompt, data = blocks(adapter)
     assert training == {name: value for name, value in SLICE.items() if value}
     assert prompt == {
-        "chat_template": "model", "max_length": 512, "stop": ["<end>"], "stop_token_ids": [7, 9],
+        "chat_template": "model", "max_length": 512, "stop": ["<end>", WRAPPED], "stop_token_ids": [7, 9],
         "template_sha256": "e" * 64,
     }  # fmt: skip
     assert data == {"data": [{"format": "alpaca", "sha256": {"data": DIGEST}}]}
