@@ -17,7 +17,7 @@ from workflow.store.records import Manifest, Plan
 from workflow.tokens import Rendering, write_rendering
 
 COMMIT, DIGEST = "a1" * 20, "d" * 64
-WRAPPED = f"{'x' * 120} ``` {'y' * 120}"
+WRAPPED = f"{'x' * 120} {'`' * 110} y"  # YAML breaks it before and after the backticks
 HOSTILE = "x\n```\n---\n## Evil\n````<script>"
 SLICE: dict[str, Any] = {
     "tuning": {"method": "lora", "r": 8, "target_modules": [HOSTILE]},

@@ -11,6 +11,8 @@ from tiny_report import HOSTILE, RECIPE, folder, inputs, job, page
 
 from workflow.errors import BuildError
 from workflow.products.report import make
+from workflow.report.inputs import Inputs
+from workflow.report.runs import answering
 from workflow.report.samples import SHOWN
 from workflow.store.build import Job
 
@@ -159,3 +161,13 @@ def test_unscored_and_damaged_run_records(tmp_path: Path) -> None:
     text = plain(page(made))
     assert "Not scored: none of the 7 test rows has a gold answer." in text
     assert "not recorded" in text
+
+
+def test_the_vote_takes_what_all_voters_take() -> None:
+    seconds = {"base": 1.0, "predictions": 3.0, "voter short": 4.0, "greedy": None}
+    runs = {role: {} if value is None else {"seconds": value} for role, value in seconds.items()}
+    found = Inputs({role: Path(role) for role in runs}, {}, runs, {})
+    assert answering(found) == {"base": 1.0, "draws": 3.0, "voted": 7.0}
+    runs["voter short"] = {}
+    assert "voted" not in answering(found)
+    assert found.label("voter short") == "answers of voter short"
