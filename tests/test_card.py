@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def job(root: Path, slice: dict[str, Any], base: Step) -> Job:
 
 
 def blocks(text: str) -> list[Any]:
-    """The YAML in the fences of a card."""
+    """The YAML in the fences of a card, which end as CommonMark says."""
     found, fence, held = [], "", []
     for line in text.split("\n"):
-        if fence and line == fence:
+        if fence and re.fullmatch(f" {{0,3}}{fence}`* *", line):
             found.append(yaml.safe_load("\n".join(held)))
             fence, held = "", []
         elif fence:
