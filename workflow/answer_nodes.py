@@ -92,9 +92,21 @@ class AnswerNodes:
         inputs["greedy"] = found["greedy"] = self._answers(answering, greedy=True)
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._answers(found["model"], greedy=True, untuned=True)
+        if "shards_answers" in found:
+            inputs["likelihood"] = found["likelihood"] = self._likelihood(answering)
+            if "base" in inputs:
+                untuned = self._likelihood(found["model"], untuned=True)
+                inputs["base_likelihood"] = found["base_likelihood"] = untuned
         schema = recipe.scoring.answer_schema
         sources = {"answer_schema": self.folder / schema} if schema else {}
         return self.node("scores", slice=chosen, inputs=inputs, sources=sources)
+
+    def _likelihood(self, model: Node, untuned: bool = False) -> Node:
+        """What the answers of the test rows are worth to a model, tokenized as training rows are."""
+        inputs = {"shards": self.found["shards_answers"], "model": model}
+        if isinstance(self.recipe.tuning, Prompt) and not untuned:
+            inputs["adapter"] = self.found["adapter"]
+        return self.node("likelihood", slice={}, inputs=inputs)
 
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)

@@ -25,6 +25,8 @@ from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
 from workflow.store.store import Store
 
+ASKED = ("test", "validation")
+"""Splits whose rows are answered."""
 EXECUTED = ("adapter", "predictions")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
 
@@ -147,6 +149,8 @@ class _Products:
             found["adapter"] = self._adapter(found)
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
                 found["merged"] = self._merged(found)
+        if recipe.scoring and "perplexity" in recipe.scoring.metrics and "rows_test" in found:
+            found |= self._shards("answers", {**found, "rows_answers": found["rows_test"]})
         if recipe.sampling and "shards_test" in found:
             found |= AnswerNodes(recipe, found, self._node, self.folder, self.draw.recipe).all()
         return found
@@ -157,7 +161,10 @@ class _Products:
         return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
 
     def _shards(self, split: str, found: dict[str, Node]) -> dict[str, Node]:
-        """The tokens of a split, and for rows that are to be answered those in other templates too."""
+        """The tokens of a split, and for rows that are to be answered those in other templates too.
+
+        `answers` is no split of its own: test rows with their answers, as training rows have them.
+        """
         prompt = self.recipe.prompt
         gate = slice_of(self.recipe.gate or Gate(), "shards")
         templates = {f"shards_{split}": prompt.template}
@@ -166,9 +173,10 @@ class _Products:
             inputs["examples"] = found["rows_train"]
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
+        if split in ASKED:
             templates |= {f"shards_{split}.{name}": path for name, path in prompt.variants.items()}
         chosen = {
-            "split": "train" if split == "train" else "test",
+            "split": "test" if split in ASKED else "train",
             **slice_of(prompt, "shards"),
             "gate": gate,
         }

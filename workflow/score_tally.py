@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workflow.accuracy import Accuracy
+from workflow.likely import LikelyTally
 from workflow.results import AskedRow, Drawn, VotedLine
 from workflow.text_counts import Counted
 from workflow.text_scores import TextTally, Values
@@ -20,6 +21,7 @@ class Tally:
     texts: TextTally
     reader: Reader | None  # of answers, where they are voted on
     accuracy: Accuracy = field(default_factory=Accuracy)
+    likely: LikelyTally = field(default_factory=LikelyTally)
     draws: int = 0
     rows: int = 0
     scored: int = 0
@@ -43,6 +45,8 @@ class Tally:
         self.rows += 1
         self.draws = len(drawn["draws"])
         values = self.texts.add(row, drawn)
+        if likely := self.likely.add(row):
+            values["perplexity"] = likely
         answers = self._answers(row, drawn, line)
         if row.gold:
             self.scored += 1
@@ -72,10 +76,16 @@ class Tally:
             self.counted[role].add(draws, abstained)
         return answers
 
+    def bare(self) -> Tally:
+        """The counts alone, to be sent to another process."""
+        texts = replace(self.texts, metrics=())
+        return replace(self, texts=texts, reader=None, likely=replace(self.likely, found={}))
+
     def absorb(self, other: Tally) -> None:
         """Add what another counted of later rows."""
         self.texts.absorb(other.texts)
         self.accuracy.absorb(other.accuracy)
+        self.likely.problems |= other.likely.problems
         self.draws = self.draws or other.draws
         self.rows += other.rows
         self.scored += other.scored

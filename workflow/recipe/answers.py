@@ -27,6 +27,7 @@ MetricName = Literal[
     "rouge1_jieba",
     "rouge2_jieba",
     "rougeL_jieba",
+    "perplexity",
 ]
 
 
