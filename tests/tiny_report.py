@@ -101,6 +101,9 @@ def scores() -> dict[str, Any]:
     tests = {name: {**test, "low": 0, "high": 0.4, "method": "mcnemar"} for name, test in tests.items()}
     found = {"rows": 1300, "scored": 1234, "draws": 5, "majority_answer": "B", "tests": tests}
     wrong = {"texts": 40, "empty": 1, "cut": 2, "loops": 3, "abstained": None}
+    model = {"loss": 1.25, "low": 1.125, "high": 1.5, "perplexity": 3.49}
+    likely = {"rows": 40, "problems": 40, "tokens": 999, "systems": {"greedy": model}, "tests": {}}
+    found |= {"likelihood": likely}
     found |= {"curves": curves(), "texts": {"base": wrong}}
     return {**found, "systems": {**systems, "majority_class": {**systems["base"], **none}}}
 
