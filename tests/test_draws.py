@@ -49,6 +49,15 @@ def test_draws_come_back(tmp_path: Path) -> None:
         assert kept.read("b") == [Draw(f"行\u2028\n{i}", [5, 6, 2], "stop") for i in range(3)]
 
 
+def test_a_log_probability_is_kept_where_there_is_one(tmp_path: Path) -> None:
+    draws_made = [Draw("x", [5], "stop", -0.25), Draw("y", [6], "length")]
+    with Draws(tmp_path, "w", Wanted({"a": PROMPTS["a"]}, 2, SEED)) as kept:
+        for number, draw in enumerate(draws_made):
+            kept.add(Question("a", number, [], seed_of(SEED, "a", number)), draw)
+        assert kept.read("a") == draws_made
+    assert [b"logprob" in line for line in kept.path.read_bytes().splitlines()] == [True, False]
+
+
 def test_another_writer_finds_them_and_writes_to_its_own_file(tmp_path: Path) -> None:
     first = written(tmp_path, "a", "b")
     before = first.read_bytes()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_predictions import ROOT, SYMBOLS, answers, child, finished, model_config, tiny_model
 
-from workflow.engine import dtype_of, position_limit, seed_of
+from workflow.engine import seed_of
 from workflow.errors import BuildError
+from workflow.vllm_start import dtype_of, position_limit
 
 SPECIAL = (0, 2, 3)  # skipped in texts; to the tokenizer <start> is a word
 
@@ -94,6 +95,16 @@ class TestEngine:
             pairs = zip(ours, theirs, reference[row]["gaps"], strict=False)
             parted = next((gap for a, b, gap in pairs if a != b), None)
             assert ours == theirs or (parted is not None and parted < 1e-4)
+
+    def test_log_probabilities_are_those_of_transformers(self, served: Path) -> None:
+        reference = json.loads((served / "transformers.json").read_text())
+        plain = answers(served / "greedy-once")
+        for row, (draw,) in answers(served / "likely").items():
+            logprob = draw.pop("logprob")
+            assert [draw] == plain[row]
+            same = draw["token_ids"] == reference[row]["token_ids"]
+            assert not same or logprob == pytest.approx(reference[row]["logprob"], abs=2e-4)
+            assert logprob == round(logprob, 4) < 0
 
     def test_five_draws_keep_the_first_three(self, served: Path) -> None:
         full, five = answers(served / "full"), answers(served / "five")

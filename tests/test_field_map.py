@@ -66,6 +66,12 @@ HELD_OUT = MAIN.replace(
     "epochs: 1, validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}",
 )
 SHAPED = MAIN.replace("[accuracy]", "[schema_valid], answer_schema: a.json")
+WEIGHTED = MAIN.replace("rule: majority", "rule: weighted, weights: {own: 2}")
+VARIANTS = MAIN.replace("max_length: 256", "max_length: 256, variants: {short: prompts/tiny.jinja}")
+SHOTS = MAIN.replace("max_length: 256", "max_length: 256, examples: {k: 2, select: fixed, seed: 9}")
+ENDPOINT = "engine: {name: endpoint, base_url: 'http://localhost:8000/v1', model: m, api: chat}"
+ASKED = re.sub("(  train|tuning|training|deepspeed): .*\n", "", MAIN).replace("n: 3", f"n: 3, {ENDPOINT}")
+HELD = MAIN.replace("n: 3", "n: 3, constraint: {json_schema: ds.json}")
 OWN_CONFIG = MAIN.replace("zero_stage: 2", "zero_stage: 2, config: ds.json")
 
 
@@ -175,6 +181,10 @@ EDITS = [
     Edit("prompt.max_length", "max_length: 256", "max_length: 255"),
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
+    Edit("prompt.variants", "prompts/tiny.jinja}", "prompts/copy.jinja}", VARIANTS),
+    Edit("prompt.examples.k", "k: 2", "k: 3", SHOTS),
+    Edit("prompt.examples.select", "select: fixed", "select: random", SHOTS),
+    Edit("prompt.examples.seed", "seed: 9", "seed: 8", SHOTS),
     _add("prompt.overflow", "overflow: drop"),
     _add("prompt.chat_template", "chat_template: plain"),
     Edit("prompt.stop", "max_length: 256", "max_length: 256, stop: '###'", PLAIN),
@@ -271,11 +281,28 @@ EDITS = [
     _add("sampling.repetition_penalty", "repetition_penalty: 1.1"),
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
-    _add("sampling.engine", "engine: transformers"),
+    _add("sampling.logprobs", "logprobs: true"),
+    _add("sampling.engine.name", "engine: transformers"),
+    _add("sampling.engine.weights", "engine: {name: vllm, weights: adapter}"),
+    _add("sampling.engine.quantization", "engine: {name: vllm, quantization: fp8}"),
+    _add("sampling.engine.batch_invariant", "engine: {name: vllm, batch_invariant: true}"),
+    Edit("sampling.engine.base_url", "localhost:8000", "localhost:8001", ASKED),
+    Edit("sampling.engine.model", "model: m,", "model: n,", ASKED),
+    Edit("sampling.engine.api", "api: chat", "api: completions", ASKED),
+    Edit("sampling.engine.seeds", "api: chat", "api: chat, seeds: false", ASKED),
+    _add("sampling.constraint.choice", "constraint: {choice: options}"),
+    _add("sampling.constraint.regex", "constraint: {regex: '[A-D]'}"),
+    Edit("sampling.constraint.json_schema", "ds.json", "same.json", HELD),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),
+    Edit("voting.answer.map", "match: last", "match: last, map: {a: A}"),
+    Edit("voting.answer.normalise", "match: last", "match: last, normalise: text"),
+    Edit("voting.rule", "rule: majority", "rule: weighted, weights: {own: 2}"),
+    Edit("voting.members", "rule: majority", "rule: majority, members: [same-small]"),
+    Edit("voting.weights", "weights: {own: 2}", "weights: {own: 3}", WEIGHTED),
     Edit("voting.ties", "ties: first", "ties: abstain"),
+    Edit("voting.seed", "seed: 5", "seed: 6", MAIN.replace("ties: first", "ties: seeded, seed: 5")),
     Edit("scoring.compare", "compare: [base]", "compare: []"),
     Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
     _add("scoring.stem", "stem: false"),
@@ -295,6 +322,11 @@ EDITS = [
     _add("execution.keep_checkpoints", "keep_checkpoints: 1"),
     _add("execution.gpu_memory_utilization", "gpu_memory_utilization: 0.5"),
     _add("execution.max_model_len", "max_model_len: 400"),
+    _add("execution.prefix_caching", "prefix_caching: false"),
+    _add("execution.endpoint.key_variable", "endpoint: {key_variable: KEY}"),
+    _add("execution.endpoint.requests_at_once", "endpoint: {requests_at_once: 2}"),
+    _add("execution.endpoint.timeout", "endpoint: {timeout: 9.0}"),
+    _add("execution.endpoint.give_up", "endpoint: {give_up: 9.0}"),
     Edit("dataset.train.path", "data/train.jsonl", "data/copy.jsonl"),
     Edit("dataset.train.sha256", "train.jsonl, format: round1", "train.jsonl, format: round1, SHA"),
     Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
@@ -304,8 +336,6 @@ EDITS = [
     Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
     Edit("model.base.stand_in.like", "tiny-qwen2", "copy", STAND_IN.replace("family: qwen2", LIKE)),
 ]
-SAME = {"voting.rule"}
-"""Leaves with one value only, so far."""
 
 
 @pytest.fixture(scope="module")
@@ -370,9 +400,10 @@ def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> 
 
 
 def test_every_leaf_is_tried() -> None:
-    tried = {edit.path for edit in EDITS} | SAME
+    tried = {edit.path for edit in EDITS}
+    like_train = ("dataset.test.", "dataset.validation.")
     left = {path for path, _ in LEAVES} - tried
-    assert {path for path in left if not path.startswith("dataset.test.")} == set()  # a source like `train`
+    assert {path for path in left if not path.startswith(like_train)} == set()
 
 
 @pytest.mark.slow

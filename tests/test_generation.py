@@ -36,6 +36,17 @@ def test_greedy_is_what_transformers_does(place: Path) -> None:
         assert draws[0]["token_ids"] == reference[row]["token_ids"][:12]
 
 
+def test_log_probabilities_are_of_the_model_s_own_logits(place: Path) -> None:
+    """Whatever temperature and limits were drawn by; what is drawn is the same without them."""
+    reference = by_transformers(place / "model", place / "rows", tokens=12)
+    for row, (draw,) in made(place, "likely", temperature=0, n=1, logprobs=True).items():
+        assert draw["logprob"] == pytest.approx(reference[row]["logprob"], abs=6e-5)
+    drawn = made(place, "drawn", temperature=0.3, top_k=3, logprobs=True)
+    logprobs = {row: [draw.pop("logprob") for draw in draws] for row, draws in drawn.items()}
+    assert drawn == made(place, "quietly", temperature=0.3, top_k=3)
+    assert all(value == round(value, 4) < 0 for values in logprobs.values() for value in values)
+
+
 def test_draws_have_seeds_of_their_own(place: Path) -> None:
     three, five = made(place, "three"), made(place, "five", n=5)
     assert {row: draws[:3] for row, draws in five.items()} == three

@@ -52,6 +52,10 @@ BEYOND_SCHEMA |= {
 }
 BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
+BEYOND_SCHEMA |= {"weights-under-majority", "weighted-by-nothing", "seeded-without-seed", "member-twice"}
+BEYOND_SCHEMA |= {"accuracy-without-validation", "validation-for-nothing", "logprob-not-recorded"}
+BEYOND_SCHEMA |= {"votes-of-nothing", "variants-without-voting", "variant-called-own", "variant-and-member"}
+BEYOND_SCHEMA |= {"examples-without-training", "similar-with-a-seed", "word-of-two-labels"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

@@ -14,7 +14,14 @@ from workflow.results import VotedLine, read_records
 from workflow.schemas import check
 from workflow.store.build import Job
 
-SLICE = {"answer": {"pattern": "答案是：([A-G])", "match": "last"}, "rule": "majority", "ties": "first"}
+SLICE = {
+    "answer": {"pattern": "答案是：([A-G])", "match": "last"},
+    "rule": "majority",
+    "members": [],
+    "weights": None,
+    "ties": "first",
+    "seed": None,
+}
 
 
 def row(
@@ -54,7 +61,7 @@ def write(folder: Path, name: str, lines: list[dict[str, Any]]) -> Path:
 def job(tmp_path: Path, rows: list[dict[str, Any]], predictions: list[dict[str, Any]], **changes: Any) -> Job:
     inputs = {
         "rows": write(tmp_path / "rows", "rows.jsonl", rows),
-        "predictions": write(tmp_path / "predictions", "predictions.jsonl", predictions),
+        "voter own": write(tmp_path / "predictions", "predictions.jsonl", predictions),
     }
     (tmp_path / "out").mkdir(exist_ok=True)
     return Job({**SLICE, **changes}, inputs, {}, tmp_path / "out", tmp_path, tmp_path)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow.voting import Reader, vote
+from workflow.errors import BuildError
+from workflow.results import AskedRow
+from workflow.voting import Reader, Ties, Vote
+from workflow.voting import vote as voted
+
+
+def vote(answers: Sequence[str | None], ties: str) -> Vote:
+    return voted(answers, Ties(ties))
+
 
 PATTERN = r"答案是[:：]\s*\**\(?([A-G])"
 
@@ -138,3 +149,99 @@ def test_draws_are_votes_or_abstentions(answers: list[str | None], ties: str) ->
     assert None not in result.votes
     assert result.answer is None or result.votes[result.answer] == max(result.votes.values())
     assert (result.agreement == 0) == (result.answer is None)
+
+
+def reader(**answer: Any) -> Reader:
+    return Reader.of({"pattern": r"(?s)(.*)", "match": "first", **answer})
+
+
+def row(*gold: str, options: int = 0) -> AskedRow:
+    return AskedRow(id="r", prompt={"options": ["x"] * options} if options else {}, gold=list(gold))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("great", "Positive"), (" Wonderful! ", "Positive"), ("AWFUL", "Negative"), ("fine", None), ("", None)],
+)
+def test_label_words(text: str, answer: str | None) -> None:
+    words = {"great": "Positive", "wonderful": "Positive", "awful": "Negative"}
+    read = reader(map=words, normalise="text")
+    assert read.read(text, None) == answer
+    assert read.accepted(row("positive", "Unknown")) == {"Positive", "unknown"}
+
+
+def test_label_words_as_they_are() -> None:
+    read = reader(map={"great": "Positive"})
+    assert (read.read("great", None), read.read("Great", None)) == ("Positive", None)
+    assert read.accepted(row("Positive")) == {"Positive"}
+
+
+def test_label_words_for_letters() -> None:
+    read = reader(map={"甲": "a", "乙": "B", "丙": "C"}, normalise="text")
+    assert [read.read(text, "AB") for text in "甲乙丙A"] == ["A", "B", None, None]
+    assert read.accepted(row("b", options=2)) == {"B"}
+
+
+def test_numbers_that_are_equal_are_one_vote() -> None:
+    read = reader(normalise="number")
+    answers = [read.read(text, None) for text in ("1,000.0", "$1000", "999", "many")]
+    assert answers == ["1000", "1000", "999", None]
+    assert read.accepted(row("1,000")) == {"1000"}
+    with pytest.raises(BuildError, match="row 'r': the gold answer 'many' is no number"):
+        read.accepted(row("many"))
+
+
+def test_letters_in_normal_form() -> None:
+    read = reader(normalise="text")
+    assert [read.read(text, "ABCD") for text in ("Ｂ.", "c", "e", "ab")] == ["B", "C", None, None]
+    assert read.accepted(row("B", options=4)) == {"B"}
+
+
+def naive_weighted(answers: Sequence[str | None], tenths: Sequence[int]) -> tuple[set[str], Fraction]:
+    """The winners and their sum, with fractions."""
+    sums: dict[str, Fraction] = {}
+    for answer, weight in zip(answers, tenths, strict=True):
+        if answer is not None:
+            sums[answer] = sums.get(answer, Fraction(0)) + Fraction(weight, 10)
+    most = max(sums.values(), default=Fraction(0))
+    return {answer for answer, total in sums.items() if total == most}, most
+
+
+@given(DRAWS, st.data(), st.sampled_from(["first", "seeded", "abstain"]))
+def test_weighted_votes_are_counted_as_fractions_are(
+    answers: list[str | None], data: st.DataObject, ties: str
+) -> None:
+    tenths = data.draw(st.lists(st.integers(1, 9), min_size=len(answers), max_size=len(answers)))
+    result = voted(answers, Ties(ties, 3), "row", [weight / 10 for weight in tenths])
+    winners, most = naive_weighted(answers, tenths)
+    assert result.tie == (len(winners) > 1)
+    if not winners or (result.tie and ties == "abstain"):
+        assert result.answer is None
+    else:
+        assert result.answer in winners
+        assert result.agreement == pytest.approx(float(most * 10 / sum(tenths)))
+    if ties == "first" and winners:
+        assert result.answer == next(answer for answer in answers if answer in winners)
+    assert result.votes == vote(answers, "first").votes
+    assert result.weights is not None and result.weights.keys() == result.votes.keys()
+    assert all(result.weights[w] == pytest.approx(float(most)) for w in winners)
+
+
+def test_three_tenths_are_a_tie() -> None:
+    assert 0.1 + 0.2 != 0.3
+    result = voted(["A", "A", "B"], Ties("first"), "", [0.1, 0.2, 0.3])
+    assert (result.tie, result.weights) == (True, {"A": 0.3, "B": 0.3})
+
+
+def test_weight_outvotes_number() -> None:
+    result = voted(["A", "A", "B", None], Ties("first"), "", [1, 1, 3, 5])
+    assert (result.answer, result.votes, result.agreement) == ("B", {"A": 2, "B": 1}, 0.3)
+
+
+def test_seeded_ties_go_by_the_row_and_the_seed_alone() -> None:
+    rows = [f"row {i}" for i in range(400)]
+    chosen = [voted(["A", "B", "C", None], Ties("seeded", 1), name).answer for name in rows]
+    assert chosen == [voted(["C", None, "B", "A"], Ties("seeded", 1), name).answer for name in rows]
+    assert chosen != [voted(["A", "B", "C"], Ties("seeded", 2), name).answer for name in rows]
+    assert min(chosen.count(answer) for answer in "ABC") > 90  # 133 expected, standard deviation 9
+    assert voted(["B", "A", "B"], Ties("seeded", 1), "r").answer == "B"

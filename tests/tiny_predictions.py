@@ -23,6 +23,7 @@ from workflow.store.files import digests_of, write_atomic
 from workflow.store.records import Manifest
 from workflow.store.store import MANIFEST
 from workflow.tokens import Rendering, TokenRow, write_rendering
+from workflow.vllm_start import Setup
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
@@ -143,11 +144,11 @@ class Kept(engine.Engine):
     limit: int | None = None
     asked: list[tuple[str, int]]
 
-    def __new__(cls, setup: engine.Setup) -> Kept:
+    def __new__(cls, setup: Setup) -> Kept:
         cls.kept = cls.kept or super().__new__(cls)
         return cls.kept
 
-    def __init__(self, setup: engine.Setup) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.asked = []
         if not hasattr(self, "draws_at_once"):
             super().__init__(setup)
@@ -201,12 +202,13 @@ def scenarios(folder: Path) -> None:
     run("other-seed", "few", max_tokens=40, seed=8)
     run("greedy", "few", max_tokens=40, temperature=0)
     run("greedy-once", "few", "greedy", max_tokens=40, temperature=0, n=1)
+    run("likely", "few", max_tokens=40, temperature=0, n=1, logprobs=True)
     run("stop", "few", max_tokens=40, stop=["a", "7b"])
     run("narrow", "few", max_tokens=40, top_p=0.8, top_k=5, repetition_penalty=1.2)
     (folder / "transformers.json").write_text(json.dumps(by_transformers(model, written["few"])))
 
 
-def by_transformers(model: Path, rows: Path) -> dict[str, Any]:
+def by_transformers(model: Path, rows: Path, tokens: int = 40) -> dict[str, Any]:
     """Greedy answers of transformers, with the two highest logits of each step."""
     import torch
     from transformers import Qwen2ForCausalLM
@@ -215,12 +217,15 @@ def by_transformers(model: Path, rows: Path) -> dict[str, Any]:
     for row in predictions.read_rows(rows):
         options = {"do_sample": False, "temperature": None, "top_k": None, "repetition_penalty": 1.0}
         output = reference.generate(
-            torch.tensor(row.input_ids[None].astype(np.int64)), max_new_tokens=40, eos_token_id=2,
+            torch.tensor(row.input_ids[None].astype(np.int64)), max_new_tokens=tokens, eos_token_id=2,
             pad_token_id=0, return_dict_in_generate=True, output_logits=True, **options,
         )  # fmt: skip
         tops = [torch.topk(logits[0], 2).values.tolist() for logits in output.logits]
         new = output.sequences[0, len(row.input_ids) :].tolist()
-        found[row.id] = {"token_ids": new, "gaps": [high - low for high, low in tops]}
+        chosen = [logits[0].log_softmax(-1)[id].item() for logits, id in zip(output.logits, new, strict=True)]
+        found[row.id] = {
+            "token_ids": new, "gaps": [high - low for high, low in tops], "logprob": sum(chosen) / len(new)
+        }  # fmt: skip
     return found
 
 

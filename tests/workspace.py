@@ -15,7 +15,7 @@ from pathlib import Path
 from workflow.graph import Draw, Graph
 from workflow.node import Node
 from workflow.publish import publish
-from workflow.settle import PUBLISHED, may_show, settle
+from workflow.settle import FOLDERS, PUBLISHED, may_show, settle
 from workflow.store.files import digests_of
 from workflow.store.records import Manifest, Receipt, key_of
 from workflow.store.store import MANIFEST, Store
@@ -205,6 +205,9 @@ def _pretend(store: Store, node: Node, text: str | None) -> None:
     target.mkdir(parents=True, exist_ok=True)
     names = [file for name, (_, file) in PUBLISHED.items() if file and may_show(name, node.product)]
     for name in names or ["content"]:
+        if name in FOLDERS:
+            (target / name).mkdir(exist_ok=True)
+            name = f"{name}/loss.svg"
         own = json.dumps(UNSCORED) if name == "scores.json" else f"{node.product} {key}\n"
         (target / name).write_text(own if text is None else text)
     (target / MANIFEST).unlink(missing_ok=True)

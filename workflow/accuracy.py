@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +59,7 @@ class Accuracy:
         line: VotedLine,
         drawn: Mapping[str, Sequence[Drawn]],
         answers: Mapping[str, str | None],
+        accepted: Set[str],
     ) -> dict[str, float]:
         """Count the answers to a row with a gold one; system -> share of right answers.
 
@@ -67,22 +68,23 @@ class Accuracy:
             line: The vote on its draws.
             drawn: Role (draws and, where there are, greedy and base) -> texts.
             answers: Role -> the answer of its first text.
+            accepted: The gold answers, as answers are read.
         """
-        accepted, draws = set(row.gold), drawn["draws"]
-        self.draws = len(draws)
+        draws, valid = drawn["draws"], sum(line.votes.values())
+        self.draws = voting = valid + line.abstentions  # those of other voters too
         cut = sum(text.finish_reason == "length" for text in draws)
         right = {
             "voted": int(line.answer in accepted),
             "draws": sum(line.votes.get(gold, 0) for gold in accepted),
         }
         self._rate("voted", len(draws), 1, line.answer is not None, cut)
-        self._rate("draws", len(draws), len(draws), len(draws) - line.abstentions, cut)
+        self._rate("draws", len(draws), voting, valid, cut)
         for role, answer in answers.items():
             name, text = "single" if role == "draws" else role, drawn[role][0]
             right[name] = int(answer in accepted)
             self._rate(name, 1, 1, answer is not None, text.finish_reason == "length")
         self._note(row.group, right, accepted)
-        return {name: number / (len(draws) if name == "draws" else 1) for name, number in right.items()}
+        return {name: number / (voting if name == "draws" else 1) for name, number in right.items()}
 
     def _rate(self, name: str, texts: int, asked: int, parsed: int, cut: int) -> None:
         rates = self.rates[name]
@@ -91,7 +93,7 @@ class Accuracy:
         rates.parsed += parsed
         rates.cut += cut
 
-    def _note(self, group: str | None, right: Mapping[str, int], accepted: set[str]) -> None:
+    def _note(self, group: str | None, right: Mapping[str, int], accepted: Set[str]) -> None:
         for one, other in TESTS.values():
             if other in right and right[one] != right[other]:
                 self.only[(one, other) if right[one] else (other, one)] += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workflow.errors import BuildError
 from workflow.node import Node
-from workflow.recipe.dataset import Dataset, FileSource, MixtureSource
+from workflow.recipe.dataset import Dataset, FileSource, MixtureSource, Source
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.source import HubData, Sample
 from workflow.sources import folder_files
@@ -27,8 +27,8 @@ class DataNodes:
         return {**found, f"rows_{split}": top}
 
     def _rows_of(self, split: str, found: dict[str, Node]) -> Node:
-        own = "train" if split == "train" or self.dataset.split else "test"
-        source = self.dataset.train if own == "train" else self.dataset.test
+        own = "train" if split == "test" and self.dataset.split else split
+        source: Source | None = getattr(self.dataset, own)
         assert source is not None
         if not isinstance(source, MixtureSource):
             rows = self._rows(source, split, f"dataset.{own}")
@@ -50,7 +50,7 @@ class DataNodes:
 
     def _rows(self, source: FileSource, split: str, place: str) -> Node:
         chosen = slice_of(source, "rows")
-        if self.dataset.split:
+        if self.dataset.split and split != "validation":
             chosen["split"] = {**slice_of(self.dataset.split, "rows"), "part": split}
         files = self._files(source.path)
         if isinstance(source.path, HubData) and files:

@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,8 +45,8 @@ class Wanted:
     seed: int  # from which each draw's own is derived
 
 
-def prompt_digest(tokens: list[int]) -> str:
-    """blake2b-64 of a prompt's token ids, in hex."""
+def prompt_digest(tokens: Sequence[Any]) -> str:
+    """blake2b-64 of a prompt, most often its token ids, in hex."""
     return _sum(json.dumps(tokens).encode())
 
 
@@ -144,7 +144,7 @@ class Draws:
         """
         prompt = self.wanted.prompts[question.row]
         asked = {"id": question.row, "draw": question.draw, "prompt": prompt, "seed": question.seed}
-        body = canonical(asked | asdict(draw))[1:] + b"\n"
+        body = canonical(asked | draw.record)[1:] + b"\n"
         self._copy(asked, self._own, self._end, BEFORE % _sum(body).encode() + body)
 
     def _write(self, data: bytes) -> None:
@@ -172,7 +172,13 @@ class Draws:
         record = _record(os.pread(file, length, offset))
         if record is None:
             raise BuildError(f"{self.path.parent}: a record was changed while it was used; build again")
-        return Draw(record["text"], record["token_ids"], record["finish_reason"])
+        return Draw(
+            record["text"],
+            record["token_ids"],
+            record["finish_reason"],
+            record.get("logprob"),
+            record.get("tokens"),
+        )
 
 
 def _open_own(path: Path) -> int:

@@ -6,12 +6,14 @@ One draw at a time, from its own seed: what is drawn depends on nothing else, as
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workflow.engine import Draw, Question, dtype_of
+from workflow.engine import Draw, Question, mean_logprob
 from workflow.errors import BuildError
 from workflow.recipe.answers import Sampling
+from workflow.vllm_start import dtype_of
 
 
 class TransformersEngine:
@@ -65,12 +67,15 @@ class TransformersEngine:
                 eos_token_id=stop_token_ids,
                 pad_token_id=stop_token_ids[0],
                 repetition_penalty=sampling.repetition_penalty,
+                return_dict_in_generate=True,
+                output_logits=sampling.logprobs,
                 **_drawing(sampling),
                 **({"stop_strings": sampling.stop, "tokenizer": self._tokenizer} if sampling.stop else {}),
             )
-        ids = found[0, prompt.shape[1] :].tolist()
+        ids = found.sequences[0, prompt.shape[1] :].tolist()
         self.generated_tokens += len(ids)
-        return self._ended(ids, sampling, stop_token_ids)
+        draw = self._ended(ids, sampling, stop_token_ids)
+        return replace(draw, logprob=_logprob(found.logits, ids)) if sampling.logprobs else draw
 
     def _ended(self, ids: list[int], sampling: Sampling, stop_token_ids: list[int]) -> Draw:
         """The text up to where it was stopped."""
@@ -85,6 +90,14 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Nothing outlives this process."""
+
+
+def _logprob(logits: Any, ids: list[int]) -> float:
+    """Mean log-probability of the drawn tokens under the raw logits, one [1, vocabulary] for each."""
+    import torch
+
+    steps = torch.cat(logits).float().log_softmax(-1)
+    return mean_logprob(float(steps[range(len(ids)), ids].sum()), len(ids))
 
 
 def _drawing(sampling: Sampling) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
 from workflow.store.store import Store
 
+ASKED = ("test", "validation")
+"""Splits whose rows are answered."""
 EXECUTED = ("adapter", "predictions")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
 
@@ -180,10 +182,10 @@ class _Products:
         found: dict[str, Node] = {}
         found["tokenizer"], found["model"] = self._tokenizer(), self._model()
         data = DataNodes(recipe.dataset, self.folder, self._node)
-        for split in ("train", "test"):
+        for split in ("train", "test", "validation"):
             if _has_split(recipe.dataset, split):
                 found |= data.rows(split)
-                found[f"shards_{split}"] = self._shards(split, found[f"rows_{split}"], found["tokenizer"])
+                found |= self._shards(split, found)
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
             refused = slice_of(recipe.gate or Gate(), "overlap")
@@ -192,8 +194,10 @@ class _Products:
             found["adapter"] = self._adapter(found)
             if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
                 found["merged"] = self._merged(found)
+        if recipe.scoring and "perplexity" in recipe.scoring.metrics and "rows_test" in found:
+            found |= self._shards("answers", {**found, "rows_answers": found["rows_test"]})
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, found, self._node, self.folder).all()
+            found |= AnswerNodes(recipe, self.folder, found, self._node, self.draw.recipe).all()
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -201,16 +205,35 @@ class _Products:
         execution = self.recipe.execution.model_dump(mode="json") if product in EXECUTED else {}
         return Node(product, digests=digests, execution=execution, recipe=str(self.path), **parts)
 
-    def _shards(self, split: str, rows: Node, tokenizer: Node) -> Node:
+    def _shards(self, split: str, found: dict[str, Node]) -> dict[str, Node]:
+        """The tokens of a split, and for rows that are to be answered those in other templates too.
+
+        `answers` is no split of its own: test rows with their answers, as training rows have them.
+        """
+        prompt = self.recipe.prompt
         gate = slice_of(self.recipe.gate or Gate(), "shards")
-        if split == "test":  # what only training data can be refused for
+        templates = {f"shards_{split}": prompt.template}
+        inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
+        if prompt.examples:
+            inputs["examples"] = found["rows_train"]
+        if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
-        return self._node(
-            "shards",
-            slice={"split": split, **slice_of(self.recipe.prompt, "shards"), "gate": gate},
-            inputs={"rows": rows, "tokenizer": tokenizer},
-            sources={"template": self.folder / self.recipe.prompt.template},
-        )
+        if split in ASKED:
+            templates |= {f"shards_{split}.{name}": path for name, path in prompt.variants.items()}
+        chosen = {
+            "split": "test" if split in ASKED else "train",
+            **slice_of(prompt, "shards"),
+            "gate": gate,
+        }
+        return {
+            name: self._node(
+                "shards",
+                slice=chosen | ({"variant": True} if "." in name else {}),
+                inputs=inputs,
+                sources={"template": self.folder / template},
+            )
+            for name, template in templates.items()
+        }
 
     def _base(self, product: str) -> Node:
         """The untrained model, or only its tokenizer: the same sources, another choice of files."""
@@ -288,4 +311,4 @@ class _Products:
 
 
 def _has_split(dataset: Dataset, split: str) -> bool:
-    return bool(dataset.train if split == "train" else dataset.test or dataset.split)
+    return bool(getattr(dataset, split) or split == "test" and dataset.split)

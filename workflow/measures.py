@@ -92,9 +92,9 @@ class TextMeasured(Result):
 class TextTest(Result):
     """Paired bootstrap test of two systems, over problems."""
 
-    difference: float = Field(description="Figure of the first-named system less the other's.", ge=-1, le=1)
-    low: float = Field(description="2.5 % quantile of the difference over resampled problems.", ge=-1, le=1)
-    high: float = Field(description="97.5 % quantile of the same.", ge=-1, le=1)
+    difference: float = Field(description="Figure of the first-named system less the other's.")
+    low: float = Field(description="2.5 % quantile of the difference over resampled problems.")
+    high: float = Field(description="97.5 % quantile of the same.")
     p: float = Field(
         description="Twice the share of resamples in which the difference is 0 or on its other side; at "
         "least 2 / (resamples + 1).",
@@ -115,3 +115,24 @@ class TextMetric(Result):
         "greedy; draws: mean over all draws."
     )
     tests: dict[str, TextTest] = Field(description="greedy_vs_base: the gain of tuning.")
+
+
+class Likely(Result):
+    """Loss of one model over the known answers, with its 95 % bootstrap interval (over problems)."""
+
+    loss: float = Field(description="Mean negative log-likelihood per token, in nats; lower is better.", ge=0)
+    low: float = Field(description="2.5 % quantile of the loss over resampled problems.", ge=0)
+    high: float = Field(description="97.5 % quantile of the same.", ge=0)
+    perplexity: float = Field(description="e to the loss; only models of one tokenizer compare.")
+
+
+class Likelihood(Result):
+    """What models make of the known answers, tokenized as training rows are."""
+
+    rows: int = Field(description="Rows with an answer, within the limits of training.", ge=1)
+    problems: int = Field(description="Problems that they belong to.", ge=1)
+    tokens: int = Field(description="Tokens that count: the answers' and their stop tokens.", ge=1)
+    systems: dict[str, Likely] = Field(description="greedy: the recipe's model; base: the untuned one.")
+    tests: dict[str, TextTest] = Field(
+        description="greedy_vs_base: loss of the recipe's model less that of the base; below 0 is a gain."
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from workflow.errors import BuildError
-from workflow.settle import PUBLISHED
+from workflow.settle import FOLDERS, PUBLISHED
 from workflow.store.address import canonical
 from workflow.store.build import intact
 from workflow.store.files import read_json, write_atomic
@@ -31,8 +31,8 @@ def publish(store: Store, folder: Path, name: str, stamp: Path, recipe: str = ""
     if receipt is None:
         raise BuildError(f"{store.stamp(product, address)}: {product} is not in the store; build again")
     target, file = folder / name, PUBLISHED[name][1]
-    if not file:
-        _link(store.folder(product, receipt.key), target)
+    if name in FOLDERS:
+        _link(store.folder(product, receipt.key) / file, target)
     elif (source := intact(store, receipt) / file).is_file():
         write_atomic(target, source.read_bytes())
     else:

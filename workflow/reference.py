@@ -43,6 +43,7 @@ def _of_recipes() -> list[str]:
     prefixes: dict[str, list[str]] = {}
     for prefix, model in sections(whole, whole["$defs"], ""):
         prefixes.setdefault(model, []).append(prefix)
+    prefixes = {model: list(dict.fromkeys(found)) for model, found in prefixes.items()}
     models = [(whole["$defs"][name], found) for name, found in prefixes.items()]
     return [_section(model, found, whole["$defs"]) for model, found in models if _leaves(model)]
 

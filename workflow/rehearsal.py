@@ -31,7 +31,7 @@ FAMILIES = {
     r"mistral": "mistral",
 }
 """What the name of a hub model tells of its family, where its files are not at hand."""
-ROWS = {"train": 64, "test": 8}
+ROWS = {"train": 64, "test": 8, "validation": 8}
 SHARE = 0.25
 """Of few rows, the share that is tested on at least."""
 BATCH, STEPS, DRAWS, TOKENS = 8, 4, 3, 8
@@ -63,6 +63,8 @@ def rehearsed(recipe: Recipe, path: Path) -> Recipe:
         split.pop("test_rows", None)
     if "tuning" in told:
         _tuning(told["tuning"])
+    if told.get("voting"):
+        _voting(told["voting"])
     _shorten(told)
     try:
         return Recipe.model_validate(told)
@@ -112,7 +114,7 @@ def _family(repository: str) -> str:
 
 def _sources(dataset: Told) -> Iterator[tuple[str, Told]]:
     """Place and source of every source that is a file or a data set, with its sample made small."""
-    for split in ("train", "test"):
+    for split in ROWS:
         source = dataset.get(split, {})
         for name, part in source.get("sources", {}).items():
             yield f"{split}.sources.{name}", _sampled(part, split)
@@ -195,6 +197,17 @@ def _shorten_training(training: Told, processes: int) -> None:
         validation["every_steps"] = 2
         if validation.get("rows"):
             validation["rows"] = min(BATCH, validation["rows"])
+
+
+def _voting(voting: Told) -> None:
+    """The same voters, as their rehearsals."""
+    members: list[str] = voting.get("members", [])
+    voting["members"] = [REHEARSAL + name for name in members]
+    if isinstance(voting.get("weights"), dict):
+        voting["weights"] = {
+            (REHEARSAL if voter.partition("/")[0] in members else "") + voter: weight
+            for voter, weight in voting["weights"].items()
+        }
 
 
 def _tuning(tuning: Told) -> None:

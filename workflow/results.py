@@ -10,12 +10,13 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from workflow.curves import Curves
 from workflow.errors import BuildError
-from workflow.measures import Measured, Test, TextCounts, TextMetric
+from workflow.measures import Likelihood, Measured, Test, TextCounts, TextMetric
 from workflow.record import Result, View
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
-SUBMISSION, ITEMS = "submission.jsonl", "items.jsonl"
+SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
 
 
 class AskedRow(View):
@@ -50,6 +51,9 @@ class Drawn(View):
     finish_reason: str | None = Field(
         default=None, description="`stop`, or `length` when max_tokens ended it."
     )
+    logprob: float | None = Field(
+        default=None, description="Mean log-probability of the text's tokens; null: not recorded."
+    )
 
 
 class Prediction(View):
@@ -57,6 +61,14 @@ class Prediction(View):
 
     id: str = Field(description="Row id.")
     draws: list[Drawn] = Field(description="The draws; the first is draw 0.", min_length=1)
+
+
+class LikelyRow(Result):
+    """One line of likelihood.jsonl: what a model makes of the known answer to a row."""
+
+    id: str = Field(description="Row id.")
+    tokens: int = Field(description="Tokens that count: the answer's, and its stop token.", ge=1)
+    loss: float = Field(description="Sum of their negative log-likelihoods, in nats.", ge=0)
 
 
 class VotedLine(Result):
@@ -67,15 +79,23 @@ class VotedLine(Result):
         description="The voted answer. null: every draw abstained, or answers tied and `ties: abstain`."
     )
     votes: dict[str, int] = Field(
-        description="Answer -> number of draws that gave it, sorted by answer; abstentions are not in it."
+        description="Answer -> number of draws that gave it, of all voters, sorted by answer; without "
+        "abstentions."
+    )
+    weights: dict[str, float] | None = Field(
+        default=None,
+        description="Answer -> sum of its votes' weights, sorted by answer; null: every vote counts one.",
     )
     abstentions: int = Field(description="Draws without a valid answer.", ge=0)
     agreement: float = Field(
-        description="Share of all draws, abstentions included, that gave the voted answer; 0 without one.",
+        description="Share of all draws (or of their weight), abstentions included, that gave the voted "
+        "answer; 0 without one.",
         ge=0,
         le=1,
     )
-    tie: bool = Field(description="Whether several answers had the most votes, however it was resolved.")
+    tie: bool = Field(
+        description="Whether several answers had most votes (or weight), however it was resolved."
+    )
     gold: list[str] = Field(description="Accepted answers; empty where none is known: not scored.")
     correct: bool | None = Field(
         description="Whether answer is among gold (no answer is wrong); null where gold is unknown."
@@ -121,6 +141,12 @@ class Scores(Result):
     )
     text_metrics: dict[str, TextMetric] = Field(
         default={}, description="Metrics of texts, as far as the recipe asks for them."
+    )
+    likelihood: Likelihood | None = Field(
+        default=None, description="Loss and perplexity of the known answers; null: not asked for."
+    )
+    curves: Curves | None = Field(
+        default=None, description="What votes of fewer draws would be worth; null without votes or gold."
     )
 
 

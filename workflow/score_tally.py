@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from workflow.accuracy import Accuracy
+from workflow.likely import LikelyTally
 from workflow.results import AskedRow, Drawn, VotedLine
 from workflow.text_counts import Counted
 from workflow.text_scores import TextTally, Values
@@ -20,6 +21,7 @@ class Tally:
     texts: TextTally
     reader: Reader | None  # of answers, where they are voted on
     accuracy: Accuracy = field(default_factory=Accuracy)
+    likely: LikelyTally = field(default_factory=LikelyTally)
     draws: int = 0
     rows: int = 0
     scored: int = 0
@@ -43,6 +45,8 @@ class Tally:
         self.rows += 1
         self.draws = len(drawn["draws"])
         values = self.texts.add(row, drawn)
+        if likely := self.likely.add(row):
+            values["perplexity"] = likely
         answers = self._answers(row, drawn, line)
         if row.gold:
             self.scored += 1
@@ -50,8 +54,9 @@ class Tally:
                 self.alone += 1
             else:
                 self.groups.add(row.group)
-            if line:
-                values["accuracy"] = self.accuracy.add(row, line, drawn, answers)
+            if line and self.reader:
+                accepted = self.reader.accepted(row)
+                values["accuracy"] = self.accuracy.add(row, line, drawn, answers, accepted)
         return values
 
     def _answers(
@@ -63,8 +68,11 @@ class Tally:
             abstained = None
             if line and self.reader:
                 answers[role] = answer = self.reader.read(draws[0].text, letters)
-                # the votes are the draws' answers already read
-                abstained = line.abstentions if role == "draws" else int(answer is None)
+                abstained = int(answer is None)
+                if role == "draws" and line.abstentions + sum(line.votes.values()) == len(draws):
+                    abstained = line.abstentions  # the votes are these draws' answers, already read
+                elif role == "draws":
+                    abstained += sum(self.reader.read(draw.text, letters) is None for draw in draws[1:])
             self.counted[role].add(draws, abstained)
         return answers
 
@@ -72,6 +80,7 @@ class Tally:
         """Add what another counted of later rows."""
         self.texts.absorb(other.texts)
         self.accuracy.absorb(other.accuracy)
+        self.likely.problems |= other.likely.problems
         self.draws = self.draws or other.draws
         self.rows += other.rows
         self.scored += other.scored

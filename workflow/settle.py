@@ -41,11 +41,15 @@ PUBLISHED = {
     "scores.json": ("scores", "scores.json"),
     "items.jsonl": ("scores", "items.jsonl"),
     "report.html": ("report", "report.html"),
+    "figures": ("report", "figures"),
     "experiment.json": ("experiment", "experiment.json"),
     "review.csv": ("review", "review.csv"),
     "review.html": ("review", "review.html"),
 }
-"""Name under results/<recipe>/ -> the product and the file in its folder; "" is the folder itself."""
+"""Name under results/<recipe>/ -> the product and what of its folder; "" is the folder itself."""
+
+FOLDERS = ("adapter", "merged", "figures")
+"""Those of them that are folders, and published as links."""
 
 
 def may_show(name: str, product: str) -> bool:
@@ -274,7 +278,7 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    answers = (("voted.jsonl", "scores.json", "report.html", "review.csv"), ("predictions.jsonl",))
+    answers = (("voted.jsonl", "scores.json", "report.html", "figures", "review.csv"), ("predictions.jsonl",))
     for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.errors import BuildError
-from workflow.measures import Measured, Test, TextMetric, TextTest
+from workflow.measures import Likelihood, Measured, Test, TextMetric, TextTest
 from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.store.files import read_json
@@ -25,6 +25,8 @@ TESTS = {
     "voted_vs_greedy": ("voting", "the vote", "greedy"),
 }
 PAIRED = {"greedy_vs_base": ("tuning", "this model", "the base model")}
+MODELS = {"base": "base model", "greedy": "this model"}
+LIKELY = ("known answers", "loss", "95 % interval", "perplexity", "n")
 TEXT_HEADER = ("%", "95 % interval", "n", "cut at max_tokens %")
 COUNTED = ("texts", "texts", "empty", "cut", "in a loop", "without an answer")
 HEADER = ("system", "accuracy %", "95 % interval", "n", "parsed %", "cut at max_tokens %")
@@ -48,15 +50,32 @@ def table(scores: Scores) -> str:
     Percentages have one decimal. `parsed`: texts with a valid answer; `cut at max_tokens`: texts that the
     token limit ended.
     """
-    if not scores.systems and not scores.text_metrics:
+    if not scores.systems and not scores.text_metrics and not scores.likelihood:
         return f"not scored: none of the {scores.rows} test rows has a gold answer"
     rows = [_row(scores, name) for name in SYSTEMS if name in scores.systems]
     tables = ["\n".join(aligned([HEADER, *rows]))] if rows else []
     tables += [
         "\n".join(aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
     ]
+    tables += ["\n".join(aligned([LIKELY, *likely_rows(scores)]))] if scores.likelihood else []
     tables += ["\n".join(aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
     return "\n\n".join([*tables, "\n".join(notes(scores))]).rstrip("\n")
+
+
+def likely_rows(scores: Scores) -> list[Sequence[str]]:
+    """Loss of each model over the known answers: name, loss, interval, perplexity, rows."""
+    assert scores.likelihood
+    return [
+        (
+            MODELS[name],
+            f"{found.loss:.4f}",
+            f"{found.low:.4f} to {found.high:.4f}",
+            f"{found.perplexity:.3f}",
+            str(scores.likelihood.rows),
+        )
+        for name in MODELS
+        if (found := scores.likelihood.systems.get(name))
+    ]
 
 
 def count_rows(scores: Scores) -> list[Sequence[str]]:
@@ -120,6 +139,8 @@ def notes(scores: Scores) -> list[str]:
     notes += [_words(scores, name) for name in TESTS if name in scores.tests]
     for metric, found in scores.text_metrics.items():
         notes += [_paired(metric, name, found) for name in PAIRED if name in found.tests]
+    if scores.likelihood:
+        notes += [_lost(name, scores.likelihood) for name in PAIRED if name in scores.likelihood.tests]
     notes += [f"{metric}: {found.signature}" for metric, found in scores.text_metrics.items()]
     return notes
 
@@ -144,6 +165,14 @@ def _paired(metric: str, name: str, found: TextMetric) -> str:
     return (
         f"{what}: {metric} of {one} less that of {other} is {_points(test)}: "
         f"{_chance(test.p)} (paired bootstrap)"
+    )
+
+
+def _lost(name: str, found: Likelihood) -> str:
+    (what, one, other), test = PAIRED[name], found.tests[name]
+    return (
+        f"{what}: loss of {one} less that of {other} is {test.difference:+.4f}, 95 % interval "
+        f"{test.low:+.4f} to {test.high:+.4f}: {_chance(test.p)} (paired bootstrap)"
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from workflow.bounds import shared_bounds
 from workflow.chat import Chat
 from workflow.errors import BuildError
+from workflow.examples import Examples
 from workflow.prompts import Message, PromptTemplate
 from workflow.rendering import Renderer, Text
 from workflow.tokens import TokenRow, digest_of_row
@@ -61,8 +62,16 @@ class Asked(NamedTuple):
 class Tokenizing:
     """Renders and tokenizes rows as one plan of `shards` asks."""
 
-    def __init__(self, chosen: dict[str, Any], template: PromptTemplate, tokenizer: Path, fast: bool):
+    def __init__(
+        self,
+        chosen: dict[str, Any],
+        template: PromptTemplate,
+        tokenizer: Path,
+        fast: bool,
+        examples: Examples | None = None,
+    ):
         """Work by the slice `chosen` with the tokenizer in a folder, loaded when the first row needs it."""
+        self.examples = examples
         self.chosen, self.train, self.overflow = chosen, chosen["split"] == "train", chosen["overflow"]
         self.limits = _limits(chosen, tokenizer)
         self.template, self._tokenizer, self._fast = template, tokenizer, fast
@@ -82,7 +91,15 @@ class Tokenizing:
             BuildError: A row cannot be rendered.
         """
         with shared_bounds():
-            return [self._asked(last_rounds(orjson.loads(line), self.chosen["history"])) for line in lines]
+            rows = (last_rounds(self._row(line), self.chosen["history"]) for line in lines)
+            return [self._asked(row) for row in rows]
+
+    def _row(self, line: bytes) -> dict[str, Any]:
+        """The row of a line; the source's own prompt is one without examples, by no other template."""
+        row: dict[str, Any] = orjson.loads(line)
+        if self.examples:
+            row = self.examples.shown(row)
+        return {**row, "rendered": None} if self.examples or self.chosen.get("variant") else row
 
     def _asked(self, row: dict[str, Any]) -> Asked:
         messages = self._messages(row)

@@ -21,6 +21,7 @@ VERSIONS = {
     "adapter": 3,
     "merged": 2,
     "predictions": 1,
+    "likelihood": 1,
     "voted": 1,
     "scores": 3,
     "report": 3,

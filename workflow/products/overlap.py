@@ -85,7 +85,7 @@ class _Matching:
             if row.asked:  # plain text asks nothing
                 exact, normalised = digests(row.asked)
                 self.index[normalised].append((row.id, exact))
-            yield Told(row.id, row.group or row.id, list(_texts(row.asked)))
+            yield Told(row.id, row.group or row.id, list(texts_in(row.asked)))
 
     def said(self, path: Path) -> Iterator[Told]:
         """All that the training rows say."""
@@ -97,7 +97,7 @@ class _Matching:
                 if own == other:
                     self.exact.append((row.id, test))
             turns = [turn["content"] for turn in row.turns]
-            yield Told(row.id, "", list(_texts([row.prompt, row.target, turns])))
+            yield Told(row.id, "", list(texts_in([row.prompt, row.target, turns])))
 
 
 def digests(prompt: dict[str, Any]) -> Digests:
@@ -108,7 +108,7 @@ def digests(prompt: dict[str, Any]) -> Digests:
     A prompt of which nothing is left matches only prompts that are exactly equal.
     """
     plain = canonical(prompt)
-    texts = [text for text in map(normalised, _texts(prompt)) if text]
+    texts = [text for text in map(normalised, texts_in(prompt)) if text]
     return _digest(plain), _digest(orjson.dumps(texts) if texts else b"\0" + plain)
 
 
@@ -116,14 +116,14 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """All texts in a JSON value, fields in the order of their names; numbers as they are written."""
     if isinstance(value, dict):
         for _, inner in sorted(value.items()):
-            yield from _texts(inner)
+            yield from texts_in(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_in(inner)
     elif value is not None:
         yield value if isinstance(value, str) else json.dumps(value)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from workflow.accuracy import Figures
+from workflow.curves import Curves, read_curves
 from workflow.errors import BuildError
+from workflow.likely import LikelyTally
 from workflow.metrics import metrics_of
 from workflow.products.rows import ROWS
 from workflow.results import (
@@ -42,8 +45,9 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: The inputs are not about the same rows, or not what their role says.
     """
-    tally, chosen = _tally(job), [job.slice[name] for name in ("weigh", "resamples", "seed")]
-    counts = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
+    curves = read_curves(job.inputs["voted"]) if "voted" in job.inputs else None
+    tally, chosen = _tally(job, curves), [job.slice[name] for name in ("weigh", "resamples", "seed")]
+    counts: dict[str, Any] = {"rows": tally.rows, "scored": tally.scored, "draws": tally.draws}
     figures = Figures(tally.accuracy, *chosen)
     scores = Scores(
         **counts,
@@ -53,6 +57,8 @@ def make(job: Job) -> dict[str, Any]:
         systems=figures.systems(),
         tests=figures.tests(),
         text_metrics=tally.texts.results(*chosen),
+        likelihood=tally.likely.result(*chosen[1:]),
+        curves=curves,
     )
     value = check("scores", scores.model_dump(mode="json"), job.out / SCORES)
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -60,21 +66,24 @@ def make(job: Job) -> dict[str, Any]:
     return counts
 
 
-def _tally(job: Job) -> Tally:
+def _tally(job: Job, curves: Curves | None) -> Tally:
     rows = job.inputs["rows"] / ROWS
     paths = {role: job.inputs[role] / PREDICTIONS for role in ROLES if role in job.inputs}
     files: list[tuple[Path, type[Any]]] = [(rows, AskedRow), *((path, Prediction) for path in paths.values())]
     voted = job.inputs["voted"] / VOTED if "voted" in job.inputs else None
     if voted:
         files.append((voted, VotedLine))
+    others = range(1) if curves and len(curves.voters) == 1 else range(sys.maxsize)
     tally = Tally(
-        TextTally(metrics_of(job.slice, job.sources)), Reader.of(job.slice["answer"]) if voted else None
+        TextTally(metrics_of(job.slice, job.sources)),
+        Reader.of(job.slice["answer"]) if voted else None,
+        likely=LikelyTally.of(job.inputs),
     )
     with (job.out / ITEMS).open("wb") as items:
         for row, *records in read_together(*files):
             drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
             if voted:
-                _check_voted(row, records[-1], len(drawn["draws"]), voted)
+                _check_voted(row, records[-1], len(drawn["draws"]), voted, others)
             _check_draws(row, drawn, tally.draws, paths)
             values = tally.add(row, drawn, records[-1] if voted else None)
             if values:
@@ -84,13 +93,13 @@ def _tally(job: Job) -> Tally:
     return tally
 
 
-def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path) -> None:
-    """Refuse a vote that is not about this row's gold answer and draws."""
+def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path, others: range) -> None:
+    """Refuse a vote that is not about this row's gold answer and draws, and `others` more of other voters."""
     if line.gold != row.gold:
         raise BuildError(
             f"{path}: row {row.id!r}: gold is {line.gold!r}, in the rows {row.gold!r}; vote again"
         )
-    if sum(line.votes.values()) + line.abstentions != draws:
+    if (sum(line.votes.values()) + line.abstentions) - draws not in others:
         raise BuildError(f"{path}: row {row.id!r} was voted from another number of draws; vote again")
 
 

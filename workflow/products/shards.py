@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workflow.chat import Chat
 from workflow.encoding import Unequal
+from workflow.examples import examples_of
 from workflow.gate import refuse_rows
 from workflow.processes import in_order
 from workflow.products import VERSIONS
@@ -93,7 +94,8 @@ def _all(job: Job, path: Path, fast: bool) -> tuple[dict[str, int], int, int]:
         tokenized, total, done = tokenized + made.tokenized, total + made.rows, done + made.bytes
         said.append(made.said)
         progress.reached(_megabytes(done))
-    counts["duplicates"] = counts["rows"] - len(np.unique(np.concatenate(said)))
+    ordered = np.sort(np.concatenate(said))  # ten times as fast as np.unique
+    counts["duplicates"] = int((ordered[1:] == ordered[:-1]).sum())
     return dict(sorted(counts.items())), tokenized, total
 
 
@@ -124,8 +126,10 @@ class _Shards:
     def __init__(self, job: Job, path: Path, fast: bool):
         self.job, self.path, self.fast = job, path, fast
         self.template = PromptTemplate(job.sources["template"])
+        self.examples = examples_of(job.slice, job.inputs)
         context = address_of({
             "version": VERSIONS["shards"],
+            **({"examples": digests_of(job.inputs["examples"])} if self.examples else {}),
             "slice": {name: value for name, value in job.slice.items() if name != "gate"},
             "template": self.template.meaning,
             "tokenizer": digests_of(job.inputs["tokenizer"]),
@@ -135,12 +139,14 @@ class _Shards:
         for label in self.pieces.found:
             for end in label.split("-")[:2]:
                 self._marked[end].append(label)
-        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast)
+        self.tokenizing = Tokenizing(job.slice, self.template, job.inputs["tokenizer"], fast, self.examples)
 
     def prepare(self, shards: list[Asked]) -> None:
         """Load what most shards will need, before processes are forked; write what is of no shard."""
         if sum(shard.cut.label not in self.pieces.found for shard in shards) > EDITED:
             self.tokenizing.renderer.encoder.prepare()
+            if self.examples:
+                self.examples.prepare()
         write_rendering(
             self.job.out, Chat.read(self.job.inputs["tokenizer"]).rendering(self.job.slice["stop"])
         )

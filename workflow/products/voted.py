@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflow.curves import CURVES
 from workflow.errors import BuildError
 from workflow.products.rows import ROWS
-from workflow.results import PREDICTIONS, SUBMISSION, VOTED, AskedRow, Prediction, VotedLine, read_together
+from workflow.results import SUBMISSION, VOTED, AskedRow, VotedLine
 from workflow.store.address import canonical
 from workflow.store.build import Job
-from workflow.voting import Reader, vote
+from workflow.vote_curves import VoteCurves
+from workflow.voters import Voters
+from workflow.voting import Ties, Vote, vote
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Write `voted.jsonl`, and `submission.jsonl` where the rows are questions of problems.
+    """Write `voted.jsonl`, `curves.json`, and `submission.jsonl` where the rows are questions of problems.
 
     Returns:
         Counts: rows; draws per row; rows voted, abstained (no answer) and tied; abstentions (draws without
-        a valid answer); unscored rows (no gold) and correct ones; mean agreement; problems submitted.
+        a valid answer); unscored rows (no gold) and correct ones; mean agreement; problems submitted;
+        voters, with the draws and the weight of each, where there are several or weights are used.
 
     Raises:
         BuildError: A row has no prediction or a prediction no row, or rows differ in the number of draws.
     """
-    reader, ties = Reader.of(job.slice["answer"]), job.slice["ties"]
-    tally, submission = _Tally(), _Submission()
-    rows, predictions = job.inputs["rows"] / ROWS, job.inputs["predictions"] / PREDICTIONS
+    ties = Ties(job.slice["ties"], job.slice["seed"] or 0)
+    voters = Voters(job)
+    tally, submission, curves = _Tally(), _Submission(), VoteCurves(voters, ties)
     with (job.out / VOTED).open("wb") as file:
-        for row, prediction in read_together((rows, AskedRow), (predictions, Prediction)):
-            line = voted_line(row, prediction, reader, ties)
-            tally.add(line, len(prediction.draws), predictions)
-            submission.add(row, line.answer)
+        for ballot in voters.ballots():
+            right = voters.reader.accepted(ballot.row)
+            result = vote(ballot.answers, ties, ballot.row.id, ballot.weights)
+            line = voted_line(ballot.row, result, right)
+            tally.add(line, len(ballot.answers))
+            submission.add(ballot.row, line.answer)
+            if right:
+                curves.add(ballot, result, right)
             file.write(
                 line.model_dump_json().encode() + b"\n"
             )  # in field order, the id first: people read it
     if not tally.counts["rows"]:
-        raise BuildError(f"{rows}: no rows; there is nothing to vote on")
-    return tally.result() | {"problems": submission.write(job.out / SUBMISSION)}
+        raise BuildError(f"{job.inputs['rows'] / ROWS}: no rows; there is nothing to vote on")
+    _write_curves(job.out / CURVES, curves)
+    return tally.result() | _voters(voters) | {"problems": submission.write(job.out / SUBMISSION)}
 
 
-def voted_line(row: AskedRow, prediction: Prediction, reader: Reader, ties: str) -> VotedLine:
+def voted_line(row: AskedRow, result: Vote, right: Set[str]) -> VotedLine:
     """The vote on one row; without a gold answer it is marked unscored (`correct` null)."""
-    letters = row.letters
-    result = vote([reader.read(draw.text, letters) for draw in prediction.draws], ties)
-    correct = result.answer in row.gold if row.gold else None
+    correct = result.answer in right if row.gold else None
     return VotedLine(id=row.id, gold=row.gold, correct=correct, **vars(result))
+
+
+def _write_curves(path: Path, counted: VoteCurves) -> None:
+    """Write what the curves are; `null` where no row has a known answer."""
+    curves = counted.curves()
+    path.write_bytes(canonical(curves and curves.model_dump(mode="json")) + b"\n")
+
+
+def _voters(voters: Voters) -> dict[str, Any]:
+    """What the counts say of several voters."""
+    told: dict[str, Any] = {"voters": voters.counts} if len(voters.names) > 1 else {}
+    return told | ({"weights": voters.weights} if voters.weights else {})
 
 
 @dataclass
@@ -54,14 +74,12 @@ class _Tally:
     """What is counted over all rows."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    agreed: int = 0
+    agreed: float = 0.0
     draws: int = 0
 
-    def add(self, line: VotedLine, draws: int, path: Path) -> None:
-        if draws != (self.draws or draws):
-            raise BuildError(f"{path}: row {line.id!r} has {draws} draws, not {self.draws}; predict again")
+    def add(self, line: VotedLine, draws: int) -> None:
         self.draws = draws
-        self.agreed += line.votes[line.answer] if line.answer is not None else 0
+        self.agreed += line.agreement
         self.counts["rows"] += 1
         self.counts["abstained"] += line.answer is None
         self.counts["ties"] += line.tie
@@ -72,7 +90,7 @@ class _Tally:
     def result(self) -> dict[str, Any]:
         rows = self.counts["rows"]
         voted = {"voted": rows - self.counts["abstained"], "draws": self.draws}
-        return {**self.counts, **voted, "agreement": round(self.agreed / (rows * self.draws), 6)}
+        return {**self.counts, **voted, "agreement": round(self.agreed / rows, 6)}
 
 
 class _Submission:

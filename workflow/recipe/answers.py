@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from workflow.normalising import normalised
 from workflow.patterns import check_pattern
+from workflow.recipe.engines import Constraint, Endpoint, Engine, Transformers, Vllm
 from workflow.recipe.leaf import SOURCE, Section, leaf
 
 MetricName = Literal[
@@ -26,7 +28,22 @@ MetricName = Literal[
     "rouge1_jieba",
     "rouge2_jieba",
     "rougeL_jieba",
+    "perplexity",
 ]
+
+
+def _kind(weights: Any) -> str:
+    """Which of the two weights are, so that a mistake is explained as one of its kind."""
+    return "given" if isinstance(weights, dict) else "measured"
+
+
+Weights = Annotated[
+    Annotated[dict[str, Annotated[float, Field(gt=0)]], Tag("given")]
+    | Annotated[Literal["accuracy", "logprob"], Tag("measured")],
+    Discriminator(_kind),
+]
+OWN = "own"
+"""Voter: this recipe's own prompt template."""
 
 
 class Sampling(Section):
@@ -54,12 +71,33 @@ class Sampling(Section):
     seed: int = leaf(
         of=("predictions",), description="Seed from which each row's seed is derived.", ge=0, lt=2**63
     )
-    engine: Literal["vllm", "transformers"] = leaf(
-        "vllm",
+    logprobs: bool = leaf(
+        False,
         of=("predictions",),
+        description="Whether each draw records the mean log-probability of its tokens, as the model gives it "
+        "before temperature, penalties and limits.",
+    )
+    engine: Engine = Field(
+        Vllm(name="vllm"),
         description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
         "and to compare with.",
     )
+    constraint: Constraint | None = Field(
+        None, description="What answers are held to while they are generated; left out: nothing."
+    )
+
+    @model_validator(mode="after")
+    def _engine_can_hold_it(self) -> Sampling:
+        engine, constraint = self.engine, self.constraint
+        if constraint and isinstance(engine, Transformers):
+            raise ValueError("the engine transformers holds answers to nothing: use vllm or drop constraint")
+        chat = isinstance(engine, Endpoint) and engine.api == "chat"
+        if constraint and chat and not constraint.json_schema:
+            raise ValueError(
+                "api: chat has a standard for constraint.json_schema alone; for choice and regex use "
+                "`api: completions` of a vLLM server"
+            )
+        return self
 
 
 class Answer(Section):
@@ -75,9 +113,35 @@ class Answer(Section):
         "last", of=("voted", "scores"), description="Which match counts when there are several."
     )
 
+    map: dict[str, str] = leaf(
+        {},
+        of=("voted", "scores"),
+        description="Label word -> label, e.g. `{great: Positive, awful: Negative}`; words are compared in "
+        "normal form, and an answer that is none of them abstains. Empty: answers stand for themselves.",
+    )
+    normalise: Literal["none", "text", "number"] = leaf(
+        "none",
+        of=("voted", "scores"),
+        description="Normal form in which answers are compared, with each other and with gold ones. `text`: "
+        "Unicode's NFKC, case, white space, punctuation at both ends; `number`: `$1,000.0` is 1000, and what "
+        "is no number abstains.",
+    )
+
     @model_validator(mode="after")
     def _one_group(self) -> Answer:
         check_pattern(self.pattern, groups=1)
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_told_apart(self) -> Answer:
+        labels: dict[str, tuple[str, str]] = {}
+        for word, label in self.map.items():
+            form = normalised(word, self.normalise)
+            if not form:
+                raise ValueError(f"map: {word!r} is empty as `normalise: {self.normalise}`")
+            other, meant = labels.setdefault(form, (word, label))
+            if meant != label:
+                raise ValueError(f"map: {other!r} and {word!r} are one word, but two labels")
         return self
 
 
@@ -85,13 +149,42 @@ class Voting(Section):
     """How the draws of a row become one answer."""
 
     answer: Answer = Field(description="How an answer is read from a generated text.")
-    rule: Literal["majority"] = leaf(
-        "majority", of=("voted",), description="The answer with most votes; an abstention is no vote."
-    )
-    ties: Literal["first", "abstain"] = leaf(
+    rule: Literal["majority", "weighted"] = leaf(
+        "majority",
         of=("voted",),
-        description="Among equally voted answers: the one drawn first, or no answer at all.",
+        description="`majority`: the answer with most votes; `weighted`: with the largest sum of `weights`. "
+        "An abstention is no vote.",
     )
+    members: list[str] = leaf(
+        [],
+        of=("voted",),
+        description="Other recipes whose predictions of the same test rows vote too, each with its own "
+        "`sampling` and prompts.",
+    )
+    weights: Weights | None = leaf(
+        None,
+        of=("voted",),
+        description="What a draw's vote counts, for `rule: weighted`. Voter -> weight (default 1), where "
+        "voters are `own`, a name of prompt.variants, a member, or `member/variant`; `accuracy`: the voter's "
+        "share of right draws of `dataset.validation`; `logprob`: e to the draw's mean token "
+        "log-probability.",
+    )
+    ties: Literal["first", "seeded", "abstain"] = leaf(
+        of=("voted",),
+        description="Among equally voted answers: the one drawn first (own draws before those of variants, "
+        "members last), one chosen by a hash of `seed` and the row's id, or no answer at all.",
+    )
+    seed: int | None = leaf(None, of=("voted",), description="Seed of `ties: seeded`.", ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _weights_belong_to_the_rule(self) -> Voting:
+        if (self.rule == "weighted") != (self.weights is not None):
+            raise ValueError("`rule: weighted` and `weights` go together: give both or neither")
+        if (self.ties == "seeded") != (self.seed is not None):
+            raise ValueError("`ties: seeded` and `seed` go together: give both or neither")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("members: one is named twice; give it a weight instead")
+        return self
 
 
 class Scoring(Section):

@@ -52,12 +52,17 @@ Source = Annotated[FileSource | MixtureSource, Field(discriminator="format")]
 
 def sources_of(dataset: Dataset) -> Iterator[tuple[tuple[str, ...], FileSource]]:
     """Every source that is a file or a data set, with its place in the section."""
-    for split, source in (("train", dataset.train), ("test", dataset.test)):
+    for split, source in _by_split(dataset):
         if isinstance(source, MixtureSource):
             for name, part in source.sources.items():
                 yield (split, "sources", name), part
         elif source:
             yield (split,), source
+
+
+def _by_split(dataset: Dataset) -> list[tuple[str, Source | None]]:
+    names = ("train", "test", "validation")
+    return [(name, getattr(dataset, name)) for name in names]
 
 
 class Split(Section):
@@ -86,6 +91,9 @@ class Dataset(Section):
 
     train: Source | None = Field(None, description="Rows to train on.")
     test: Source | None = Field(None, description="Rows to predict and score.")
+    validation: Source | None = Field(
+        None, description="Rows with known answers that weigh voters, for `voting.weights: accuracy`."
+    )
     split: Split | None = Field(None, description="Test on a share of `train` instead of a file.")
 
     @model_validator(mode="after")

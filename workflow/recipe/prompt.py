@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from workflow.recipe.answers import OWN
 from workflow.recipe.leaf import SOURCE, Section, leaf
+from workflow.recipe.source import FieldName
+
+
+class Examples(Section):
+    """Training rows that the templates may show before a row: few-shot prompting."""
+
+    k: int = leaf(of=("shards",), description="Examples before each row.", gt=0, le=64)
+    select: Literal["fixed", "random", "similar"] = leaf(
+        of=("shards",),
+        description="`fixed`: the same for all rows; `random`: chosen for each row by a hash of its id; "
+        "`similar`: the training rows most like it by BM25 over words, the most similar last. Never the row "
+        "itself, one that asks the same, or one of its own problem.",
+    )
+    seed: int | None = leaf(None, of=("shards",), description="Seed of `fixed` and `random`.", ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _seed_is_used(self) -> Examples:
+        if (self.select == "similar") != (self.seed is None):
+            raise ValueError("`fixed` and `random` need a seed, `similar` has none")
+        return self
 
 
 class Prompt(Section):
@@ -17,6 +38,15 @@ class Prompt(Section):
         description="Jinja file with the blocks system, user, assistant and tool, relative to the recipe. "
         "In a conversation each turn is one block; `content` is what was said, `number` its round from 0.",
         min_length=1,
+    )
+    variants: dict[FieldName, str] = leaf(
+        {},
+        of=(SOURCE,),
+        description="Name -> another template, in which the test rows are asked as well: its draws vote too. "
+        "Training uses `template` alone.",
+    )
+    examples: Examples | None = Field(
+        None, description="Training rows shown to the templates as `examples`; left out: none."
     )
     chat_template: Literal["model", "plain"] = leaf(
         "model",
@@ -71,6 +101,12 @@ class Prompt(Section):
             raise ValueError("give max_length, or both max_source_length and max_target_length")
         if self.max_length is not None and pair != (None, None):
             raise ValueError("max_length excludes max_source_length and max_target_length")
+        return self
+
+    @model_validator(mode="after")
+    def _own_is_taken(self) -> Prompt:
+        if OWN in self.variants:
+            raise ValueError(f"variants: `{OWN}` is what voting calls `template`; choose another name")
         return self
 
     @model_validator(mode="after")

@@ -34,11 +34,12 @@ class Recipe(Section):
 
     @property
     def others(self) -> list[str]:
-        """Names of the recipes that this one is built on: that of its base first."""
+        """Names of the recipes that this one is built on: that of its base first, those that vote last."""
         base, tuning = self.model.base, self.tuning
         start = tuning.initialise if isinstance(tuning, Continued) else tuning
         of = list(start.of) if isinstance(start, Combination) else []
-        return [part.recipe for part in (base, start) if isinstance(part, RecipeBase)] + of
+        members = self.voting.members if self.voting else []
+        return [part.recipe for part in (base, start) if isinstance(part, RecipeBase)] + of + members
 
     @model_validator(mode="after")
     def _sections_go_together(self) -> Recipe:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from workflow.progress import duration, size
+from workflow.report.browser import script
 from workflow.report.samples import KINDS
-from workflow.show import SYSTEMS, TEXT_HEADER, text_rows
+from workflow.show import COUNTED, SYSTEMS, TEXT_HEADER, count_rows, text_rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -25,8 +26,17 @@ def render(template: str = TEMPLATE, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
+    text, allowed = script()
     return environment.get_template(template).render(
-        SYSTEMS=SYSTEMS, KINDS=KINDS, TEXT_HEADER=TEXT_HEADER, text_rows=text_rows, **values
+        script=text,
+        allowed=allowed,
+        SYSTEMS=SYSTEMS,
+        KINDS=KINDS,
+        TEXT_HEADER=TEXT_HEADER,
+        text_rows=text_rows,
+        COUNTED=COUNTED,
+        count_rows=count_rows,
+        **values,
     )
 
 

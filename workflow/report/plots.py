@@ -173,9 +173,9 @@ def histogram(
         lefts = sorted(bins)
         heights = [bins[left] for left in lefts]
         axes.bar([left * width for left in lefts], heights, width * 0.92, color=SERIES[0], align="edge")
-        axes.set_xlim(left=0)
         if limit is not None:
             axes.axvline(limit, color=WARN, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_xlim(left=0)
         _frame(axes, x, y, grid="y")
         axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     return out[0]
@@ -278,6 +278,16 @@ def _of_the_page(svg: str, title: str, height: int) -> Markup:
     label.text = re.sub(r"[^\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "\ufffd", title)
     root.insert(0, label)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def as_file(picture: str) -> str:
+    """A picture as an SVG file: it has a size, a font and a ground of its own, since it stands in no page."""
+    root = ElementTree.fromstring(picture)
+    width, height = (float(part) for part in root.get("viewBox", "").split()[2:])
+    root.set("width", str(2 * WIDTH))
+    root.set("height", str(round(2 * WIDTH * height / width)))
+    root.set("style", "font-family: sans-serif; background: #fff; color: #1d2430; stroke-linejoin: round")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _styled(style: str) -> str:
