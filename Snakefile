@@ -87,6 +87,7 @@ include: "rules/scores.smk"
 include: "rules/report.smk"
 include: "rules/review.smk"
 include: "rules/experiment.smk"
+include: "rules/served.smk"
 
 
 onsuccess:

@@ -60,6 +60,7 @@ IA3 = MAIN.replace(
 )
 P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
 PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
+SERVED = MAIN + "serving: {questions: [{ask: hi, expect: a}], max_tokens: 8}\n"
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
     "epochs: 1",
@@ -182,6 +183,7 @@ EDITS = [
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
     Edit("prompt.variants", "prompts/tiny.jinja}", "prompts/copy.jinja}", VARIANTS),
+    Edit("prompt.train_variants", "tiny.jinja}", "tiny.jinja}, train_variants: true", VARIANTS),
     Edit("prompt.examples.k", "k: 2", "k: 3", SHOTS),
     Edit("prompt.examples.select", "select: fixed", "select: random", SHOTS),
     Edit("prompt.examples.seed", "seed: 9", "seed: 8", SHOTS),
@@ -312,6 +314,12 @@ EDITS = [
     _add("scoring.own", "own: {brevity: '1.0'}"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
+    Edit("serving.questions.ask", "ask: hi", "ask: who", SERVED),
+    Edit("serving.questions.expect", "expect: a", "expect: b", SERVED),
+    Edit("serving.questions", "{ask: hi", "{ask: ho}, {ask: hi", SERVED),
+    Edit("serving.system", "max_tokens: 8", "max_tokens: 8, system: be brief", SERVED),
+    Edit("serving.max_tokens", "max_tokens: 8", "max_tokens: 9", SERVED),
+    Edit("serving.canary", "max_tokens: 8", "max_tokens: 8, canary: false", SERVED),
     Edit("execution.processes", "processes: 1", "processes: 2"),
     _add("execution.micro_batch", "micro_batch: 2"),
     _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),
@@ -388,6 +396,8 @@ def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> 
     expected = declared(edit) - {EXECUTION, SOURCE}
     if edit.path == "tuning.method":
         expected |= {"merged"}  # the adapter of a full tuning is the whole model: it needs no base
+    if edit.path == "prompt.train_variants":
+        expected |= {"shards"}  # which have more source files then
     if edit.path == "scoring.compare":
         assert before.keys() - after.keys() == {"base"}
     assert {before[name].product for name in decided} == expected

@@ -63,6 +63,17 @@ def test_variants_are_shards_and_predictions_of_their_own(place: workspace.Folde
         assert graph.node(name).address == alone.node(name).address
 
 
+def test_training_in_all_templates_has_their_files(place: workspace.Folder) -> None:
+    alone = drawn(place, VARIANTS, "alone")
+    graph = drawn(place, VARIANTS.replace("max_length", "train_variants: true, max_length"))
+    trained = graph.node("shards_train")
+    assert {role: path.name for role, path in trained.sources.items()} == {
+        "template": "tiny.jinja", "template short": "short.jinja", "template plain": "copy.jinja",
+    }  # fmt: skip
+    assert graph.node("adapter").address != alone.node("adapter").address
+    assert graph.node("shards_test").address == alone.node("shards_test").address
+
+
 def test_a_members_predictions_are_its_own_nodes(place: workspace.Folder) -> None:
     graph, member = drawn(place, VOTED), place.graph("member")
     assert voters(graph)["member"].address == member.node("predictions").address

@@ -11,6 +11,7 @@ from workflow.recipe import Recipe
 from workflow.recipe.answers import OWN
 from workflow.recipe.engines import Endpoint, Engine, Vllm
 from workflow.recipe.leaf import slice_of
+from workflow.recipe.model import ScratchBase
 from workflow.recipe.tuning import Prompt
 from workflow.voter_nodes import ANSWERS, VOTER, seed_of_variant, voted_node
 
@@ -139,3 +140,19 @@ def _of_base(engine: Engine) -> Engine:
     if isinstance(engine, Endpoint):
         return Vllm(name="vllm")
     return engine.model_copy(update={"weights": "merged"})
+
+
+def served_node(recipe: Recipe, folder: Path, found: dict[str, Node], node: Callable[..., Node]) -> Node:
+    """The server of a recipe's model, or of the base where nothing is tuned."""
+    assert recipe.serving
+    inputs = {"tokenizer": found["tokenizer"], "model": found["model"]}
+    if "merged" in found:
+        inputs |= {"model": found["merged"], "base": found["model"]}
+    if isinstance(recipe.model.base, ScratchBase):
+        inputs.pop("base", None)  # it has no weights to answer with
+    return node(
+        "served",
+        slice={"serving": slice_of(recipe.serving, "served"), "prompt": slice_of(recipe.prompt, "shards")},
+        inputs=inputs,
+        sources={"template": folder / recipe.prompt.template},
+    )

@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "report": {"recipe": ""},
     "review": {"": "review"},
     "experiment": {"arm": "review.arm", "": ""},
+    "served": {"": ""},
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
@@ -43,6 +44,7 @@ SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
     "predictions": "prompt.template",
+    "served": "prompt.template",
     "adapter": "deepspeed.config",
     "scores": "scoring.answer_schema",
     "model": "model.base",

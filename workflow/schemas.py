@@ -22,6 +22,7 @@ _PLACES = {
     "voted": ("workflow.results", "VotedLine"),
     "item": ("workflow.results", "Item"),
     "scores": ("workflow.results", "Scores"),
+    "served": ("workflow.serving.record", "ServedRecord"),
 }
 """Schema name -> module and class of the pydantic model; imported only when it is needed."""
 

@@ -45,6 +45,8 @@ PUBLISHED = {
     "experiment.json": ("experiment", "experiment.json"),
     "review.csv": ("review", "review.csv"),
     "review.html": ("review", "review.html"),
+    "served.json": ("served", "served.json"),
+    "chat_template.jinja": ("served", "chat_template.jinja"),
 }
 """Name under results/<recipe>/ -> the product and what of its folder; "" is the folder itself."""
 

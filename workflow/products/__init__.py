@@ -27,6 +27,7 @@ VERSIONS = {
     "report": 3,
     "review": 1,
     "experiment": 1,
+    "served": 1,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
 

@@ -24,7 +24,7 @@ from workflow.processes import in_order
 from workflow.products import VERSIONS
 from workflow.products.rows import CUTS, ROWS
 from workflow.progress import Progress, say
-from workflow.prompts import PromptTemplate
+from workflow.prompts import template_of
 from workflow.sorting import Cut, mark, read_cuts
 from workflow.store.address import address_of
 from workflow.store.build import Job
@@ -125,7 +125,7 @@ class _Shards:
 
     def __init__(self, job: Job, path: Path, fast: bool):
         self.job, self.path, self.fast = job, path, fast
-        self.template = PromptTemplate(job.sources["template"])
+        self.template = template_of(job.sources)
         self.examples = examples_of(job.slice, job.inputs)
         context = address_of({
             "version": VERSIONS["shards"],
