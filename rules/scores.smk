@@ -1,7 +1,7 @@
 """Scores: what the predictions are worth.
 
 INPUTS:  voted, predictions (draws, greedy, base), rows of the test split
-OUTPUTS: scores.json
+OUTPUTS: scores.json, items.jsonl
 """
 
 

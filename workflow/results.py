@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from workflow.curves import Curves
 from workflow.errors import BuildError
+from workflow.measures import Likelihood, Measured, Test, TextCounts, TextMetric
 from workflow.record import Result, View
 from workflow.spans import Span
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
-SUBMISSION = "submission.jsonl"
+SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
 
 
 class AskedRow(View):
@@ -63,6 +64,14 @@ class Prediction(View):
     draws: list[Drawn] = Field(description="The draws; the first is draw 0.", min_length=1)
 
 
+class LikelyRow(Result):
+    """One line of likelihood.jsonl: what a model makes of the known answer to a row."""
+
+    id: str = Field(description="Row id.")
+    tokens: int = Field(description="Tokens that count: the answer's, and its stop token.", ge=1)
+    loss: float = Field(description="Sum of their negative log-likelihoods, in nats.", ge=0)
+
+
 class VotedLine(Result):
     """One line of voted.jsonl: a row, its votes and what they decided."""
 
@@ -94,85 +103,15 @@ class VotedLine(Result):
     )
 
 
-class Measured(Result):
-    """Accuracy over the scored rows with its 95 % bootstrap interval (percentile method, over rows)."""
+class Item(Result):
+    """One line of items.jsonl: what each system's answer to a scored row is worth."""
 
-    accuracy: float = Field(
-        description="Share of right answers, 0 to 1; an abstention is wrong. `draws`: mean over draws.",
-        ge=0,
-        le=1,
+    id: str = Field(description="Row id.")
+    group: str | None = Field(description="The problem that the row belongs to; null: it is one by itself.")
+    values: dict[str, dict[str, float]] = Field(
+        description="Metric -> system (base, greedy, draws, single, voted, as far as the metric has them) -> "
+        "value from 0 to 1, higher is better; `draws`: mean over the row's draws."
     )
-    low: float = Field(description="2.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
-    high: float = Field(description="97.5 % quantile of the accuracy over resampled rows.", ge=0, le=1)
-    n: int = Field(description="Rows measured: those with a known gold answer.", ge=1)
-    parse_rate: float | None = Field(
-        description="Share of the n rows' texts with a valid answer; `voted`: share of rows with a voted "
-        "answer; null for majority_class, which reads no text.",
-        ge=0,
-        le=1,
-    )
-    length_rate: float | None = Field(
-        description="Share of the n rows' texts that max_tokens ended (finish_reason `length`); `voted`: of "
-        "the texts behind the votes; null for majority_class.",
-        ge=0,
-        le=1,
-    )
-
-
-class Test(Result):
-    """Exact two-sided McNemar test of two systems on the same rows; rows are taken as independent."""
-
-    __test__: ClassVar[bool] = False  # the name makes pytest want to collect it
-
-    better: int = Field(description="Scored rows that only the first-named system answers right.", ge=0)
-    worse: int = Field(description="Scored rows that only the second-named system answers right.", ge=0)
-    p: float = Field(
-        description="Probability of a split of better + worse rows at least this uneven, were each as "
-        "likely to fall on either side; 1 when the two never differ, 0 below 1e-308.",
-        ge=0,
-        le=1,
-    )
-
-
-class TextMeasured(Result):
-    """Mean F1 over the problems with references, with its 95 % bootstrap interval (percentiles, problems)."""
-
-    mean: float = Field(
-        description="Mean F1, 0 to 1: of a row against its best reference (`draws`: mean over draws), then "
-        "over the rows of a problem, then over problems. An empty text has 0.",
-        ge=0,
-        le=1,
-    )
-    low: float = Field(description="2.5 % quantile of the mean over resampled problems.", ge=0, le=1)
-    high: float = Field(description="97.5 % quantile of the mean over resampled problems.", ge=0, le=1)
-    n: int = Field(description="Problems measured; a row that belongs to none is one.", ge=1)
-    length_rate: float = Field(
-        description="Share of the texts that max_tokens ended (finish_reason `length`).", ge=0, le=1
-    )
-
-
-class TextTest(Result):
-    """Paired bootstrap test of two systems, over problems."""
-
-    difference: float = Field(description="Mean F1 of the first-named system less the other's.", ge=-1, le=1)
-    low: float = Field(description="2.5 % quantile of the difference over resampled problems.", ge=-1, le=1)
-    high: float = Field(description="97.5 % quantile of the same.", ge=-1, le=1)
-    p: float = Field(
-        description="Twice the share of resamples in which the difference is 0 or on its other side; at "
-        "least 2 / (resamples + 1).",
-        ge=0,
-        le=1,
-    )
-
-
-class TextMetric(Result):
-    """One metric of texts against references."""
-
-    systems: dict[str, TextMeasured] = Field(
-        description="base: the untuned model, greedy (only when compared); greedy: the recipe's model, "
-        "greedy; draws: mean over all draws."
-    )
-    tests: dict[str, TextTest] = Field(description="greedy_vs_base: the gain of tuning.")
 
 
 class Scores(Result):
@@ -181,6 +120,12 @@ class Scores(Result):
     rows: int = Field(description="Rows of the test split.", ge=1)
     scored: int = Field(description="Rows with a known gold answer.", ge=0)
     draws: int = Field(description="Draws per row.", ge=1)
+    problems: int = Field(
+        default=0, description="Problems that the scored rows belong to; what resamples are drawn from.", ge=0
+    )
+    texts: dict[str, TextCounts] = Field(
+        default={}, description="base, greedy, draws: what can be wrong with a text, counted over all rows."
+    )
     majority_answer: str | None = Field(
         default=None,
         description="What majority_class always answers: the most frequent gold answer of the scored rows, "
@@ -196,7 +141,10 @@ class Scores(Result):
         "draw; voted_vs_greedy: of drawing and voting, against greedy. Empty when nothing is scored."
     )
     text_metrics: dict[str, TextMetric] = Field(
-        default={}, description="rouge1, rouge2, rougeL, rougeLsum, as far as the recipe asks for them."
+        default={}, description="Metrics of texts, as far as the recipe asks for them."
+    )
+    likelihood: Likelihood | None = Field(
+        default=None, description="Loss and perplexity of the known answers; null: not asked for."
     )
     curves: Curves | None = Field(
         default=None, description="What votes of fewer draws would be worth; null without votes or gold."

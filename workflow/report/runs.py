@@ -52,3 +52,14 @@ def libraries(inputs: Inputs) -> list[tuple[str, str, list[str]]]:
             for name, version in versions.items():
                 found[str(name), str(version)].append(role)
     return [(name, version, roles) for (name, version), roles in sorted(found.items())]
+
+
+def environments(inputs: Inputs) -> list[str]:
+    """On what the products were made: host, machine and device, with the roles made there; sorted."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for role, record in inputs.runs.items():
+        facts = [str(record[name]) for name in ("host", "machine", "device") if record.get(name)]
+        if facts:
+            cores = f", {record['cores']} cores" if record.get("cores") else ""
+            found[", ".join(facts) + cores].append(role)
+    return [f"{name}: {', '.join(roles)}" for name, roles in sorted(found.items())]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.products.scores import TESTS
+from workflow.accuracy import TESTS
+from workflow.measures import TextMetric
 from workflow.report.inputs import Inputs
-from workflow.results import SCORES, Scores, TextMetric
+from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.store.files import read_json
 from workflow.text_scores import PAIRS
@@ -79,7 +80,8 @@ def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     if not scores.systems:
         metric, found = next(iter(scores.text_metrics.items()))
         own = found.systems["greedy"]
-        return Verdict(f"{metric} {100 * own.mean:.1f} %, mean of {own.n} test problems.", [])
+        how = "mean of" if found.of == "mean" else "all together, of"
+        return Verdict(f"{metric} {100 * own.mean:.1f} %, {how} {own.n} test problems.", [])
     best = scores.systems.get("voted") or next(iter(scores.systems.values()))
     return Verdict(f"{100 * best.accuracy:.1f} % of {scores.scored} test rows are answered right.", [])
 
@@ -92,4 +94,5 @@ def _gain(scores: Scores, step: str, test: str) -> Gain:
 
 def _text_gain(step: str, found: TextMetric, test: str) -> Gain:
     after, before = (found.systems[name] for name in PAIRS[test])
-    return Gain(step, before.mean, after.mean, found.tests[test].p, f"mean F1 of {after.n:,} test problems")
+    how = "mean of" if found.of == "mean" else "all together, of"
+    return Gain(step, before.mean, after.mean, found.tests[test].p, f"{how} {after.n:,} test problems")

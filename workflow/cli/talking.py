@@ -1,0 +1,46 @@
+"""A conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+from workflow.errors import BuildError
+from workflow.prompts import Message
+from workflow.serving.asking import client, streamed
+
+NEW = "/new"
+
+
+def talk(url: str, model: str, most: int | None) -> None:
+    """Ask what the user types, with all that was said before, and show answers as they come.
+
+    Args:
+        url: The server's address, without `/v1`.
+        model: The model's name there.
+        most: Longest answer in tokens; None: the server's own limit.
+
+    Raises:
+        BuildError: The server is not there, or refuses.
+    """
+    from openai import APIError
+
+    api, said = client(url), list[Message]()
+    print(f"{model}: Ctrl-D ends the conversation, {NEW} begins another", file=sys.stderr)
+    limit = {"max_tokens": most} if most else {}
+    with suppress(EOFError):
+        while True:
+            line = input("> " if sys.stdin.isatty() else "")
+            if line.strip() in ("", NEW):
+                said = [] if line.strip() else said
+                continue
+            said.append({"role": "user", "content": line})
+            answer = ""
+            try:
+                for piece in streamed(api, model, said, **limit):
+                    answer += piece
+                    print(piece, end="", flush=True)
+            except APIError as error:
+                raise BuildError(f"{url}: {error.message}") from None
+            print(flush=True)
+            said.append({"role": "assistant", "content": answer})
