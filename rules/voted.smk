@@ -13,7 +13,7 @@ rule voted:
         f"{STORE}/voted/{{address}}.stamp",
     log:
         "logs/voted/{address}.log",
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
     message:

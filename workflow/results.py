@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,7 +14,6 @@ from workflow.curves import Curves
 from workflow.errors import BuildError
 from workflow.measures import Likelihood, Measured, Test, TextCounts, TextMetric
 from workflow.record import Result, View
-from workflow.spans import Span
 
 PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
 SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
@@ -162,16 +161,11 @@ class Identified(Protocol):
 M = TypeVar("M", bound=BaseModel)
 
 
-def read_records(path: Path, model: type[M], span: Span | None = None) -> Iterator[M]:
+def read_records(path: Path, model: type[M]) -> Iterator[M]:
     """The lines of a JSON lines file that is sorted by id, one at a time.
 
     Every line is validated by the pydantic model; the JSON Schema generated from it says the same, but the
     package jsonschema needs 0.4 ms a line, minutes for what takes pydantic seconds.
-
-    Args:
-        path: The file.
-        model: What a line is.
-        span: The lines to read; all by default.
 
     Raises:
         BuildError: The file is missing, a line does not fit, or ids are not in strictly rising order.
@@ -179,7 +173,7 @@ def read_records(path: Path, model: type[M], span: Span | None = None) -> Iterat
     before = None
     try:
         with path.open("rb") as file:  # in binary a line ends at \n alone, as JSON lines ask
-            for number, line in _lines(file, span):
+            for number, line in enumerate(file, start=1):
                 record: Any = _record(line, model, f"{path}:{number}")
                 if before is not None and record.id <= before:
                     raise BuildError(
@@ -191,20 +185,6 @@ def read_records(path: Path, model: type[M], span: Span | None = None) -> Iterat
         raise BuildError(f"{path}: no such file; build the product that makes it again") from None
 
 
-def _lines(file: BinaryIO, span: Span | None) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines."""
-    if span is None:
-        yield from enumerate(file, start=1)
-        return
-    file.seek(span.begin)
-    left = span.end - span.begin
-    for number, line in enumerate(file, start=span.line):
-        if left <= 0:
-            return
-        left -= len(line)
-        yield number, line
-
-
 def _record(line: bytes, model: type[M], place: str) -> M:
     try:
         return model.model_validate_json(line, strict=True)
@@ -214,22 +194,15 @@ def _record(line: bytes, model: type[M], place: str) -> M:
         raise BuildError(f"{place}: damaged ({where}: {first['msg']}); build it again") from None
 
 
-def read_together(
-    *files: tuple[Path, type[Any]], spans: Sequence[Span] | None = None
-) -> Iterator[tuple[Any, ...]]:
+def read_together(*files: tuple[Path, type[Any]]) -> Iterator[tuple[Any, ...]]:
     """Records of several files row by row, one per file; they must be about the same rows.
 
     Memory is that of one row, since all are sorted by id.
 
-    Args:
-        files: Paths, and what a line of each is.
-        spans: The lines to read of each; all by default.
-
     Raises:
         BuildError: A row is in one file and not in another, or a file is damaged.
     """
-    parts: Sequence[Span | None] = spans or [None] * len(files)
-    for records in zip_longest(*(read_records(*file, part) for file, part in zip(files, parts, strict=True))):
+    for records in zip_longest(*(read_records(path, model) for path, model in files)):
         if len({record and record.id for record in records}) > 1:
             raise BuildError(_missing([path for path, _ in files], records))
         yield records

@@ -4,50 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workflow.curves import Curves, Point, Voter
 from workflow.significance import CELLS, rounded
-from workflow.subsets import ENUMERATED, SAMPLED, Sets, majority, sizes
+from workflow.subsets import SAMPLED, Sets, majority, sizes
 from workflow.voters import Ballot, Voters
 from workflow.voting import Ties, Vote, vote
 
 RESAMPLES = 2000
 
 Floats = NDArray[np.float64]
-
-
-@dataclass
-class Seen:
-    """What was counted over some rows; `rows` of one problem count as one thing seen."""
-
-    rows: int = 0
-    agreed: float = 0.0
-    alone: Counter[tuple[float, ...]] = field(default_factory=Counter)
-    """1 and the values of a row -> rows that are a problem each."""
-    problems: dict[str, Floats] = field(default_factory=dict)
-    """Problem -> its rows and the sums of their values."""
-    right: Counter[str] = field(default_factory=Counter)
-    """Voter -> right draws."""
-
-    def add(self, group: str | None, values: tuple[float, ...]) -> None:
-        """Count a row of the problem `group`."""
-        self.rows += 1
-        if group is None:
-            self.alone[1.0, *values] += 1
-        else:
-            self.problems[group] = np.array((1.0, *values)) + self.problems.get(group, 0)
-
-    def merge(self, other: Seen) -> None:
-        """Add what was counted over other rows."""
-        self.rows, self.agreed = self.rows + other.rows, self.agreed + other.agreed
-        self.alone.update(other.alone)
-        self.right.update(other.right)
-        for name, sums in other.problems.items():
-            self.problems[name] = sums + self.problems.get(name, 0)
 
 
 class VoteCurves:
@@ -58,16 +27,25 @@ class VoteCurves:
 
     def __init__(self, voters: Voters, ties: Ties):
         """Count the votes of `voters`."""
-        self.voters, self.ties, self.seen = voters, ties, Seen()
+        self.voters, self.ties = voters, ties
+        self.alone: Counter[tuple[float, ...]] = Counter()  # 1 and values -> rows that are a problem each
+        self.problems: dict[str, Floats] = {}  # rows and sums of their values
+        self.right: Counter[str] = Counter()  # voter -> right draws
+        self.agreed, self.rows = 0.0, 0
         self._curves: dict[tuple[object, ...], tuple[float, ...]] = {}
         """By how many draws gave each answer, right or wrong, and how many none."""
         self._sets: Sets | None = None
 
     def add(self, ballot: Ballot, result: Vote, right: Set[str]) -> None:
         """Count a row whose right answers are known."""
-        self.seen.agreed += result.agreement
-        gains = self._gains(ballot, result, right)
-        self.seen.add(ballot.row.group, (*self._curve(ballot, result, right), *gains))
+        self.rows += 1
+        self.agreed += result.agreement
+        values = (1.0, *self._curve(ballot, result, right), *self._gains(ballot, result, right))
+        if ballot.row.group is None:
+            self.alone[values] += 1
+        else:
+            before = self.problems.get(ballot.row.group)
+            self.problems[ballot.row.group] = np.array(values) + (0 if before is None else before)
 
     def _curve(self, ballot: Ballot, result: Vote, right: Set[str]) -> tuple[float, ...]:
         abstain = self.ties.how == "abstain"
@@ -84,12 +62,12 @@ class VoteCurves:
     def _gains(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
         """Of each voter, whether the vote is right less whether it would be without; none of an only one."""
         if len(self.voters.names) == 1:
-            self.seen.right[self.voters.names[0]] += sum(result.votes.get(answer, 0) for answer in right)
+            self.right[self.voters.names[0]] += sum(result.votes.get(answer, 0) for answer in right)
             return []
         gains, begin, voted = [], 0, result.answer in right
         for name, draws in zip(self.voters.names, ballot.draws, strict=True):
             end = begin + len(draws)
-            self.seen.right[name] += sum(answer in right for answer in ballot.answers[begin:end])
+            self.right[name] += sum(answer in right for answer in ballot.answers[begin:end])
             answers = ballot.answers[:begin] + ballot.answers[end:]
             weights = ballot.weights and ballot.weights[:begin] + ballot.weights[end:]
             without = vote(answers, self.ties, ballot.row.id, weights).answer in right
@@ -99,21 +77,19 @@ class VoteCurves:
 
     def curves(self) -> Curves | None:
         """What was counted, with intervals; None if no row was."""
-        if not self.seen.rows:
+        if not self.rows:
             return None
         draws = sum(self.voters.counts.values())
-        weighted = self.voters.job.slice["weights"] is not None
-        sampled = weighted and draws > ENUMERATED
         means, low, high = self._intervals()
         at = sizes(draws)
         return Curves(
-            rows=self.seen.rows,
-            problems=self.seen.alone.total() + len(self.seen.problems),
+            rows=self.rows,
+            problems=self.alone.total() + len(self.problems),
             draws=draws,
-            method="sampled" if sampled else "enumerated" if weighted else "exact",
-            subsets=SAMPLED if sampled else None,
+            method="exact" if not self._sets else "sampled" if self._sets.sampled else "enumerated",
+            subsets=SAMPLED if self._sets and self._sets.sampled else None,
             points=[Point(k=k, accuracy=means[i], low=low[i], high=high[i]) for i, k in enumerate(at)],
-            agreement=rounded(self.seen.agreed / self.seen.rows),
+            agreement=rounded(self.agreed / self.rows),
             voters=[self._voter(i, means, low, high) for i in range(len(self.voters.names))],
         )
 
@@ -127,7 +103,7 @@ class VoteCurves:
             name=name,
             draws=draws,
             weight=weights[name] if weights else each,
-            accuracy=rounded(self.seen.right[name] / (self.seen.rows * draws)),
+            accuracy=rounded(self.right[name] / (self.rows * draws)),
             gain=means[column] if several else None,
             low=low[column] if several else None,
             high=high[column] if several else None,
@@ -138,8 +114,8 @@ class VoteCurves:
 
         Problems with equal sums are drawn together, as in `significance.bootstrap`.
         """
-        units = np.array([*self.seen.alone, *self.seen.problems.values()])
-        times = np.array([*self.seen.alone.values(), *(1 for _ in self.seen.problems)])
+        units = np.array([*self.alone, *self.problems.values()])
+        times = np.array([*self.alone.values(), *(1 for _ in self.problems)])
         total, generator = int(times.sum()), np.random.Generator(np.random.PCG64(0))
         resampled = np.empty((RESAMPLES, units.shape[1] - 1))
         block = max(1, CELLS // len(units))

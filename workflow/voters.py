@@ -12,7 +12,6 @@ from workflow.errors import BuildError
 from workflow.products.rows import ROWS
 from workflow.recipe.answers import OWN
 from workflow.results import PREDICTIONS, AskedRow, Drawn, Prediction, read_together
-from workflow.spans import Span, spans
 from workflow.store.address import address_of
 from workflow.store.build import Job
 from workflow.voter_nodes import ROWS_OF, VOTER, WEIGHED, WEIGHING
@@ -46,13 +45,6 @@ class Voters:
         self.weights = self._weights(job.slice["weights"])
         self.counts: dict[str, int] = {}
         """Voter -> draws of each row."""
-        self._weighed = self._weighed_by()
-        self._others = [job.inputs[role] / ROWS for role in sorted(job.inputs) if role.startswith(ROWS_OF)]
-        self._files: list[tuple[Path, type[Any]]] = [
-            (job_rows(job, "rows"), AskedRow),
-            *((path, AskedRow) for path in self._others),
-            *((job.inputs[VOTER + name] / PREDICTIONS, Prediction) for name in self.names),
-        ]
 
     def _weights(self, chosen: Any) -> dict[str, float] | None:
         """Voter -> what its draws count; None: all the same, or each draw its own."""
@@ -62,26 +54,26 @@ class Voters:
             return {name: float(chosen.get(name, 1)) for name in self.names}
         return None
 
-    def parts(self) -> Iterator[list[Span]]:
-        """Parts of all files, to be given to `ballots`."""
-        return spans([path for path, _ in self._files])
-
-    def ballots(self, part: list[Span]) -> Iterator[Ballot]:
+    def ballots(self) -> Iterator[Ballot]:
         """Row by row; all predictions and rows must be about the same.
 
         Raises:
             BuildError: A row is not in all files, another row has its id, or the number of draws changes.
         """
-        others = self._others
-        for row, *records in read_together(*self._files, spans=part):
-            if self._weighed and address_of(row.asked) in self._weighed:
+        tested, weighed = job_rows(self.job, "rows"), self._weighed_by()
+        others = [self.job.inputs[r] / ROWS for r in sorted(self.job.inputs) if r.startswith(ROWS_OF)]
+        paths = [self.job.inputs[VOTER + name] / PREDICTIONS for name in self.names]
+        files: list[tuple[Path, type[Any]]] = [(tested, AskedRow)]
+        files += [(path, AskedRow) for path in others] + [(path, Prediction) for path in paths]
+        for row, *records in read_together(*files):
+            if address_of(row.asked) in weighed:
                 raise BuildError(
                     f"row {row.id!r} is tested on, and dataset.validation has the same; remove it there"
                 )
             for other, path in zip(records, others, strict=False):
                 _refuse_another(row, other, path)
             drawn = [record.draws for record in records[len(others) :]]
-            self.count(row.id, [len(draws) for draws in drawn])
+            self._count(row.id, drawn, paths)
             yield self._ballot(row, drawn)
 
     def _ballot(self, row: AskedRow, drawn: list[Sequence[Drawn]]) -> Ballot:
@@ -95,16 +87,11 @@ class Voters:
             weights = [self.weights[name] for name, draws in pairs for _ in draws]
         return Ballot(row, drawn, answers, weights)
 
-    def count(self, id: str, draws: Sequence[int]) -> None:
-        """Note the number of draws of each voter, which no row may change.
-
-        Raises:
-            BuildError: A row has another number than those before.
-        """
-        for name, number in zip(self.names, draws, strict=True):
-            if number != (before := self.counts.setdefault(name, number)):
-                path = self.job.inputs[VOTER + name] / PREDICTIONS
-                raise BuildError(f"{path}: row {id!r} has {number} draws, not {before}; predict again")
+    def _count(self, id: str, drawn: list[Sequence[Drawn]], paths: list[Path]) -> None:
+        for name, draws, path in zip(self.names, drawn, paths, strict=True):
+            before = self.counts.setdefault(name, len(draws))
+            if len(draws) != before:
+                raise BuildError(f"{path}: row {id!r} has {len(draws)} draws, not {before}; predict again")
 
     def _weighed_by(self) -> set[str]:
         """What the rows ask that voters are weighed by."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from workflow.curves import CURVES
 from workflow.errors import BuildError
-from workflow.processes import in_order
 from workflow.products.rows import ROWS
 from workflow.results import SUBMISSION, VOTED, AskedRow, VotedLine
-from workflow.spans import Span
 from workflow.store.address import canonical
 from workflow.store.build import Job
-from workflow.vote_curves import Seen, VoteCurves
+from workflow.vote_curves import VoteCurves
 from workflow.voters import Voters
 from workflow.voting import Ties, Vote, vote
 
@@ -33,62 +30,25 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: A row has no prediction or a prediction no row, or rows differ in the number of draws.
     """
-    work = _Voting(job)
-    tally, submission, curves = _Tally(), _Submission(), VoteCurves(work.voters, work.ties)
+    ties = Ties(job.slice["ties"], job.slice["seed"] or 0)
+    voters = Voters(job)
+    tally, submission, curves = _Tally(), _Submission(), VoteCurves(voters, ties)
     with (job.out / VOTED).open("wb") as file:
-        for part in in_order(work.vote, enumerate(work.voters.parts()), job.resources.threads):
-            if part.first:
-                work.voters.count(part.first, part.draws)
-            if tally.last >= part.first and tally.last:
-                rows = job.inputs["rows"] / ROWS
-                raise BuildError(f"{rows}: {part.first!r} after {tally.last!r} is not sorted; build again")
-            tally.merge(part.tally)
-            curves.seen.merge(part.seen)
-            submission.add(part.places)
-            with part.path.open("rb") as lines:
-                shutil.copyfileobj(lines, file)
-            part.path.unlink()
+        for ballot in voters.ballots():
+            right = voters.reader.accepted(ballot.row)
+            result = vote(ballot.answers, ties, ballot.row.id, ballot.weights)
+            line = voted_line(ballot.row, result, right)
+            tally.add(line, len(ballot.answers))
+            submission.add(ballot.row, line.answer)
+            if right:
+                curves.add(ballot, result, right)
+            file.write(
+                line.model_dump_json().encode() + b"\n"
+            )  # in field order, the id first: people read it
     if not tally.counts["rows"]:
         raise BuildError(f"{job.inputs['rows'] / ROWS}: no rows; there is nothing to vote on")
     _write_curves(job.out / CURVES, curves)
-    counts = tally.result(sum(work.voters.counts.values()))
-    return counts | _voters(work.voters) | {"problems": submission.write(job.out / SUBMISSION)}
-
-
-class _Part(NamedTuple):
-    """What came of some rows."""
-
-    path: Path  # of their lines
-    first: str  # row id
-    draws: list[int]  # of each voter
-    tally: _Tally
-    seen: Seen
-    places: list[Place] | None  # None: a row belongs to no problem
-
-
-class _Voting:
-    """Votes on parts of the rows."""
-
-    def __init__(self, job: Job):
-        self.job, self.ties = job, Ties(job.slice["ties"], job.slice["seed"] or 0)
-        self.voters = Voters(job)
-
-    def vote(self, numbered: tuple[int, list[Span]]) -> _Part:
-        number, part = numbered
-        path, first = self.job.work / f"part-{number}.jsonl", ""
-        voters, tally, curves = self.voters, _Tally(), VoteCurves(self.voters, self.ties)
-        places: list[Place] | None = []
-        with path.open("wb") as file:
-            for ballot in voters.ballots(part):
-                row, right = ballot.row, voters.reader.accepted(ballot.row)
-                result = vote(ballot.answers, self.ties, row.id, ballot.weights)
-                line, first = voted_line(row, result, right), first or row.id
-                tally.add(line)
-                places = _with(places, row, line.answer)
-                if right:
-                    curves.add(ballot, result, right)
-                file.write(line.model_dump_json().encode() + b"\n")  # the id first: people read it
-        return _Part(path, first, [*voters.counts.values()], tally, curves.seen, places)
+    return tally.result() | _voters(voters) | {"problems": submission.write(job.out / SUBMISSION)}
 
 
 def voted_line(row: AskedRow, result: Vote, right: Set[str]) -> VotedLine:
@@ -115,10 +75,10 @@ class _Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     agreed: float = 0.0
-    last: str = ""  # row id
+    draws: int = 0
 
-    def add(self, line: VotedLine) -> None:
-        self.last = line.id
+    def add(self, line: VotedLine, draws: int) -> None:
+        self.draws = draws
         self.agreed += line.agreement
         self.counts["rows"] += 1
         self.counts["abstained"] += line.answer is None
@@ -127,31 +87,10 @@ class _Tally:
         self.counts["unscored"] += not line.gold
         self.counts["correct"] += bool(line.correct)
 
-    def merge(self, other: _Tally) -> None:
-        self.counts.update(other.counts)
-        self.agreed, self.last = self.agreed + other.agreed, other.last
-
-    def result(self, draws: int) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         rows = self.counts["rows"]
-        voted = {"voted": rows - self.counts["abstained"], "draws": draws}
+        voted = {"voted": rows - self.counts["abstained"], "draws": self.draws}
         return {**self.counts, **voted, "agreement": round(self.agreed / rows, 6)}
-
-
-class Place(NamedTuple):
-    """Where a row's answer belongs."""
-
-    row: str
-    group: str
-    position: int
-    answer: str | None
-
-
-def _with(places: list[Place] | None, row: AskedRow, answer: str | None) -> list[Place] | None:
-    """The places with one more; None from the first row on that belongs to no problem."""
-    if places is None or row.group is None or row.index is None:
-        return None
-    places.append(Place(row.id, row.group, row.index, answer))
-    return places
 
 
 class _Submission:
@@ -161,12 +100,15 @@ class _Submission:
         self.problems: defaultdict[str, dict[int, str | None]] = defaultdict(dict)
         self.complete = True
 
-    def add(self, places: list[Place] | None) -> None:
-        self.complete &= places is not None
-        for row, group, position, answer in places or ():
-            if position in self.problems[group]:
-                raise BuildError(f"row {row!r}: problem {group!r} has two questions {position}; rename one")
-            self.problems[group][position] = answer
+    def add(self, row: AskedRow, answer: str | None) -> None:
+        if row.group is None or row.index is None:
+            self.complete = False
+        elif row.index in self.problems[row.group]:
+            raise BuildError(
+                f"row {row.id!r}: problem {row.group!r} has two questions {row.index}; rename one"
+            )
+        else:
+            self.problems[row.group][row.index] = answer
 
     def write(self, path: Path) -> int:
         """Write one line per problem, sorted by id, and return their number.
