@@ -252,7 +252,7 @@ def test_one_target_builds_all_arms(place: Folder) -> None:
     assert {name: planned[name] for name in ("rows", "shards", "adapter", "scores")} == {
         "rows": 3, "shards": 3, "adapter": 4, "scores": 3,
     }  # fmt: skip
-    assert (planned["experiment"], planned["publish"]) == (1, 1)
+    assert (planned["experiment"], planned["publish_report"]) == (1, 1)
     assert "report" not in planned
     only = place.planned("results/experiments/ranks/r16/adapter")
     assert (only["adapter"], only["publish_folder"]) == (2, 1)

@@ -23,7 +23,10 @@ from workflow.scoreboard import scoreboard
 from workflow.verification import verify
 
 REVIEW = "review: {arm: r16, rows: 10}\n"
-TARGETS = [f"results/experiments/ranks/{name}" for name in ("report.html", "experiment.json", "review.csv")]
+TARGETS = [
+    f"results/experiments/ranks/{name}"
+    for name in ("report.html", "experiment.json", "review.csv", "figures")
+]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,8 @@ def test_the_page_is_whole_and_needs_nothing_else(here: Folder) -> None:
     assert "each arm was trained once" in page.text
     assert "Training loss over optimizer steps" in page.text and "Training loss over tokens seen" in page.text
     assert "Nobody has judged yet" in page.text
+    pictures = sorted(path.name for path in here.path("results/experiments/ranks/figures").iterdir())
+    assert pictures == ["difference-accuracy.svg", "loss-over-steps.svg", "loss-over-tokens.svg"]
 
 
 def test_a_second_build_makes_nothing_and_the_page_is_verified(here: Folder, zygote: Zygote) -> None:

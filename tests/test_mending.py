@@ -58,7 +58,7 @@ class Place:
         assert not list(work.iterdir())
         made = {path.name: path.read_bytes() for path in out.iterdir()}
         out.rename(out.with_name(key))
-        return counts, made, [known(path) for path in self.origins(pieces, f"{key}{ENDING}")]
+        return counts, made, [known(path) for path in self.origins(pieces, f"{key}.*{ENDING}")]
 
     def fresh(self, body: bytes) -> Any:
         """The same without knowledge of a former build."""
@@ -188,6 +188,18 @@ def test_an_edit_parses_the_shards_that_it_touches(tmp_path: Path, watched: Watc
 
 
 @pytest.mark.usefixtures("small")
+def test_files_of_one_section_do_not_take_each_others_place(tmp_path: Path, watched: Watched) -> None:
+    place, files = Place(tmp_path), {"a.jsonl": lines_of(range(80)), "b.jsonl": lines_of(range(80, 160))}
+    for name, body in files.items():
+        place.make(b"\n".join(body), name=name)
+    for name in ("a.jsonl", "b.jsonl", "a.jsonl"):
+        before = watched.lines
+        files[name] = edited(files[name], "replace", 0.5, line(f"new {before}"))
+        place.make(b"\n".join(files[name]), name=name)
+        assert 0 < watched.lines - before < 60
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("split", [{"test_rows": 20, "test": None}, {"test": 0.2}])
 def test_both_parts_of_a_split(tmp_path: Path, watched: Watched, split: dict[str, Any]) -> None:
     for part in ("train", "test"):
@@ -238,7 +250,7 @@ def test_what_is_damaged_is_not_used(tmp_path: Path, watched: Watched, name: str
     for turn in range(20):
         lines[draw.randrange(60)] = line(f"new {turn}")
         [*_, origins] = place.origins()
-        struck = origins if name == "origins" else tmp_path / "rows" / origins.stem / "rows.jsonl"
+        struck = origins if name == "origins" else tmp_path / "rows" / origins.name[:4] / "rows.jsonl"
         body = bytearray(struck.read_bytes())
         body[draw.randrange(len(body))] ^= 1 << draw.randrange(8)
         struck.write_bytes(body[: draw.randrange(len(body))] if turn % 4 == 0 else body)
@@ -296,7 +308,7 @@ def test_a_kill_at_any_change_on_disk(tmp_path: Path, watched: Watched) -> None:
         kills += 1
         assert place.make(body, key="it") == expected
         shutil.rmtree(tmp_path / "rows/it")
-        place.origins(name=f"it{ENDING}")[0].unlink()
+        place.origins(name="it.*")[0].unlink()
     assert kills > 20
     assert watched.anew == anew
 

@@ -118,6 +118,8 @@ def test_systems_and_metrics_that_all_arms_have(tmp_path: Path) -> None:
     systems = [(compared.metric, compared.system) for compared in found.compared]
     assert systems == [("rouge1", "greedy"), ("accuracy", "voted"), ("accuracy", "greedy")]
     assert [compared.system for compared in found.headlines] == ["greedy", "voted"]
+    with pytest.raises(BuildError, match="a, b: of mine none has values row by row in all of them"):
+        compare(write(tmp_path, arms), ["mine"], None, 100, 0)
 
 
 def test_an_arm_more_changes_no_figure_but_the_correction(tmp_path: Path) -> None:

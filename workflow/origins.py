@@ -1,8 +1,8 @@
 """Which line of its source each row came from: what a build of `rows` leaves for the next one of its slice.
 
-It lies at `store/pieces/rows/<context>/<key>.origins`: the *context* is all that decides which rows a line
-gives, the key is that of the product. A record begins with its own digest, so that a damaged one is none;
-it may be deleted at any time.
+It lies at `store/pieces/rows/<context>/<key>.<mark>.origins`: the *context* is all that decides which rows a
+line gives, the key is that of the product, the mark stands for the place of the source. A record begins with
+its own digest, so that a damaged one is none; it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 import orjson
 
 from workflow.line_index import Digests, as_digests
-from workflow.sorting import Cut, Part
+from workflow.sorting import Cut, Part, mark
 from workflow.store.files import write_atomic
 
+RECORD = 1
+"""Raised when the record changes; part of the context."""
 ENDING = ".origins"
 _SUM = 64
 """Characters of a SHA-256 in hex."""
@@ -37,24 +39,28 @@ class Origins:
     left_out: dict[str, list[int]] = field(default_factory=dict)
     """Reason -> the line of each row that was left out."""
 
-    def write(self, folder: Path, key: str) -> None:
+    def write(self, folder: Path, key: str, source: Path) -> None:
         """Keep this in the folder of its context."""
         part = {"cuts": [*map(tuple, self.part.cuts)], "ends": self.part.ends, "lines": self.part.lines}
         rest = {"bad": self.bad, "left_out": self.left_out}
         found = orjson.dumps({**part, **rest}, option=orjson.OPT_SORT_KEYS)
         body = found + b"\n" + self.digests.tobytes()
-        write_atomic(folder / f"{key}{ENDING}", hashlib.sha256(body).hexdigest().encode() + body)
+        write_atomic(folder / f"{key}{_of(source)}", hashlib.sha256(body).hexdigest().encode() + body)
 
 
-def kept(folder: Path) -> Iterator[tuple[str, Origins]]:
-    """Key and record of the products of a context, the newest first."""
-    found: list[tuple[float, Path]] = []
+def kept(folder: Path, source: Path) -> Iterator[tuple[str, Origins]]:
+    """Key and record of the products of a context: those of this source first, the newest of them first."""
+    found: list[tuple[bool, float, Path]] = []
     for path in folder.glob(f"*{ENDING}"):
         with suppress(FileNotFoundError):  # swept a moment ago
-            found.append((path.stat().st_mtime, path))
-    for _, path in sorted(found, reverse=True):
+            found.append((path.name.endswith(_of(source)), path.stat().st_mtime, path))
+    for _, _, path in sorted(found, reverse=True):
         if origins := _read(path):
-            yield path.stem, origins
+            yield path.name.partition(".")[0], origins
+
+
+def _of(source: Path) -> str:
+    return f".{mark(str(source.absolute()))}{ENDING}"
 
 
 def _read(path: Path) -> Origins | None:

@@ -104,7 +104,7 @@ def compare(
         seed: Seed of the bootstrap.
 
     Raises:
-        BuildError: A file is damaged, or no row is scored in all arms.
+        BuildError: A file is damaged, no row is scored in all arms, or no metric is.
     """
     items = {arm: {item.id: item for item in read_records(path, Item)} for arm, path in files.items()}
     common = sorted(set.intersection(*(set(found) for found in items.values())))
@@ -122,6 +122,9 @@ def compare(
             if ids:
                 by_rows = (weigh or ("rows" if metric == "accuracy" else "problems")) == "rows"
                 found.append(_compared(metric, system, items, ids, (by_rows, resamples, seed)))
+    if not found:
+        what = ", ".join(metrics)
+        raise BuildError(f"{', '.join(files)}: of {what} none has values row by row in all of them")
     return Paired(found, unpaired)
 
 

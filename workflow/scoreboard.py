@@ -97,8 +97,6 @@ def scoreboard(targets: Sequence[str], store: Store) -> Board:
     files = {name: store.folder("scores", receipt.key) / ITEMS for name, receipt in receipts.items()}
     metrics = [*plan["metrics"], *plan.get("own", {})]
     paired = compare(files, metrics, plan.get("weigh"), plan["resamples"], plan["seed"])
-    if not paired.compared:
-        raise BuildError(f"{', '.join(names)}: no metric is common to all of them")
     left = {name: count for name, count in paired.unpaired.items() if count}
     notes += [
         f"{name}: {count} scored rows are left out, since others lack them" for name, count in left.items()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow.curves import Curves, Point, Voter
 from workflow.significance import CELLS, rounded
-from workflow.subsets import ENUMERATED, SAMPLED, majority, sets_of, sizes
+from workflow.subsets import SAMPLED, majority, sets_of, sizes
 from workflow.voters import Ballot, Voters
 from workflow.voting import Ties, Vote, vote
 
@@ -93,16 +93,14 @@ class VoteCurves:
         if not self.rows:
             return None
         draws = sum(self.voters.counts.values())
-        weighted = self.voters.job.slice["weights"] is not None
-        sampled = weighted and draws > ENUMERATED
         means, low, high = self._intervals()
         at = sizes(draws)
         return Curves(
             rows=self.rows,
             problems=self.alone.total() + len(self.problems),
             draws=draws,
-            method="sampled" if sampled else "enumerated" if weighted else "exact",
-            subsets=SAMPLED if sampled else None,
+            method="exact" if not self._sets else "sampled" if self._sets.sampled else "enumerated",
+            subsets=SAMPLED if self._sets and self._sets.sampled else None,
             points=[Point(k=k, accuracy=means[i], low=low[i], high=high[i]) for i, k in enumerate(at)],
             agreement=rounded(self.agreed / self.rows),
             voters=[self._voter(i, means, low, high) for i in range(len(self.voters.names))],

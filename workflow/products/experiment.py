@@ -10,6 +10,7 @@ from typing import Any
 from workflow.experiment_nodes import ASKED, LEARNED, SCORES, TRAINING
 from workflow.pairing import OF_A_CORPUS, Compared, Paired, compare
 from workflow.report.conclusion import Scale, chance, conclude, label
+from workflow.report.figures import FIGURES, write_figures
 from workflow.report.inputs import Inputs
 from workflow.report.page import render
 from workflow.report.plots import intervals, lines
@@ -26,7 +27,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Write `report.html`, which needs nothing but itself, and `experiment.json`, its figures.
+    """Write `report.html`, its pictures as files in `figures/`, and what they show in `experiment.json`.
 
     Returns:
         Counts: arms, rows that are paired, figures compared; judged rows, where people judged.
@@ -42,19 +43,24 @@ def make(job: Job) -> dict[str, Any]:
     }
     review = _review(job)
     inputs = Inputs.of(job)
+    tables = [Table(one, Scale.of(one), _gains(one)) for one in paired.headlines]
+    losses = _losses(inputs, slice)
+    pictures = {f"difference-{table.compared.metric}": table.picture for table in tables}
+    pictures |= {f"loss-{name}": picture for name, _, picture in losses}
+    write_figures(pictures, job.out / FIGURES)
     page = render(
         "experiment.html.jinja",
         slice=slice,
         together=_together,
         labels={arm: label(slice, arm) for arm in arms},
         conclusion=conclude(slice, paired, facts),
-        tables=[Table(one, Scale.of(one), _gains(one)) for one in paired.headlines],
+        tables=tables,
         more=[one for one in paired.compared if one not in paired.headlines],
         scale=Scale.of,
         OF_A_CORPUS=OF_A_CORPUS,
         chance=chance,
         unpaired={arm: rows for arm, rows in paired.unpaired.items() if rows},
-        losses=_losses(inputs, slice),
+        losses=losses,
         trainings=_trainings(inputs, slice),
         amounts=list(_amounts(inputs, slice, facts)),
         review=review,
@@ -110,8 +116,8 @@ def _gains(compared: Compared) -> str:
     return intervals(rows, f"difference in {compared.metric}{f', {scale.unit}' if scale.unit else ''}")
 
 
-def _losses(inputs: Inputs, slice: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and picture of the loss of every training, over steps and over tokens."""
+def _losses(inputs: Inputs, slice: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, heading and picture of the loss of every training, over steps and over tokens."""
     steps, tokens, held_out = {}, {}, {}
     for names, role in _trainings(inputs, slice).items():
         logged = list(inputs.records(role, LOSS))
@@ -119,11 +125,11 @@ def _losses(inputs: Inputs, slice: dict[str, Any]) -> list[tuple[str, str]]:
         tokens[names] = [(line["tokens"], line["loss"]) for line in logged if "loss" in line]
         held_out[names] = [(line["tokens"], line["eval_loss"]) for line in logged if "eval_loss" in line]
     pictures = [
-        ("Training loss over optimizer steps", _curves(steps, "optimizer steps")),
-        ("Training loss over tokens seen", _curves(tokens, "tokens")),
-        ("Loss on held-out rows over tokens seen", _curves(held_out, "tokens")),
+        ("over-steps", "Training loss over optimizer steps", _curves(steps, "optimizer steps")),
+        ("over-tokens", "Training loss over tokens seen", _curves(tokens, "tokens")),
+        ("on-held-out-rows", "Loss on held-out rows over tokens seen", _curves(held_out, "tokens")),
     ]
-    return [(name, picture) for name, picture in pictures if picture]
+    return [(name, heading, picture) for name, heading, picture in pictures if picture]
 
 
 def _curves(series: Curves, x: str) -> str:

@@ -25,7 +25,7 @@ from workflow.formats.reading import Items, Lines, blocks
 from workflow.hub_data import exported
 from workflow.line_index import as_digests, digests_of
 from workflow.mending import Mending, Parsed, Unusual
-from workflow.origins import Origins, kept
+from workflow.origins import RECORD, Origins, kept
 from workflow.processes import in_order
 from workflow.products import VERSIONS
 from workflow.progress import say
@@ -69,7 +69,7 @@ def make(job: Job) -> dict[str, Any]:
         raise BuildError(f"{path}: no rows{in_split}; nothing to build from")
     write_cuts(job.out / CUTS, origins.part.cuts)
     if len(origins.digests):
-        origins.write(_context(job, work), job.work.name)
+        origins.write(_context(job, work), job.work.name, path)
     left_out = {reason: len(lines) for reason, lines in sorted(origins.left_out.items())}
     for reason, number in Counter(left_out).most_common():
         say(f"rows: {number} left out: {reason}")
@@ -94,13 +94,13 @@ def _reading(job: Job, path: Path) -> _Reading:
 
 def _context(job: Job, work: _Reading) -> Path:
     """Where builds of this slice leave where their rows came from."""
-    asked = {"version": VERSIONS["rows"], "slice": job.slice, "below": work.below}
-    return job.pieces / "rows" / address_of(asked)
+    versions = {"version": VERSIONS["rows"], "record": RECORD}
+    return job.pieces / "rows" / address_of({**versions, "slice": job.slice, "below": work.below})
 
 
 def _mended(job: Job, work: _Reading, path: Path) -> Origins | None:
     """The rows of a former build with what changed in the source since; None where that is of no use."""
-    for key, origins in kept(_context(job, work)):
+    for key, origins in kept(_context(job, work), path):
         former = job.out.with_name(key) / ROWS
         if former.exists():
             try:

@@ -75,7 +75,7 @@ class Sampling(Section):
         False,
         of=("predictions",),
         description="Whether each draw records the mean log-probability of its tokens, as the model gives it "
-        "before temperature, penalties and limits.",
+        "before temperature, penalties and limits; with `constraint`, among what that allows.",
     )
     engine: Engine = Field(
         default=Vllm(name="vllm"),
