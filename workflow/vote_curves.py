@@ -93,14 +93,16 @@ class VoteCurves:
         if not self.rows:
             return None
         draws = sum(self.voters.counts.values())
+        weighted = self.voters.job.slice["weights"] is not None
+        sampled = weighted and draws > ENUMERATED
         means, low, high = self._intervals()
         at = sizes(draws)
         return Curves(
             rows=self.rows,
             problems=self.alone.total() + len(self.problems),
             draws=draws,
-            method="exact" if not self._sets else "sampled" if self._sets.sampled else "enumerated",
-            subsets=SAMPLED if self._sets and self._sets.sampled else None,
+            method="sampled" if sampled else "enumerated" if weighted else "exact",
+            subsets=SAMPLED if sampled else None,
             points=[Point(k=k, accuracy=means[i], low=low[i], high=high[i]) for i, k in enumerate(at)],
             agreement=rounded(self.agreed / self.rows),
             voters=[self._voter(i, means, low, high) for i in range(len(self.voters.names))],
