@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow.curves import Curves, Point, Voter
 from workflow.significance import CELLS, rounded
-from workflow.subsets import SAMPLED, majority, sets_of, sizes
+from workflow.subsets import ENUMERATED, SAMPLED, majority, sets_of, sizes
 from workflow.voters import Ballot, Voters
 from workflow.voting import Ties, Vote, vote
 
