@@ -1,7 +1,7 @@
 """Scores: what the predictions are worth.
 
 INPUTS:  voted, predictions (draws, greedy, base), rows of the test split
-OUTPUTS: scores.json
+OUTPUTS: scores.json, items.jsonl
 """
 
 
@@ -13,7 +13,7 @@ rule scores:
         f"{STORE}/scores/{{address}}.stamp",
     log:
         "logs/scores/{address}.log",
-    threads: 1
+    threads: 2
     resources:
         mem_mb=1000,
     message:

@@ -60,11 +60,13 @@ IA3 = MAIN.replace(
 )
 P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
 PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
+SERVED = MAIN + "serving: {questions: [{ask: hi, expect: a}], max_tokens: 8}\n"
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
     "epochs: 1",
     "epochs: 1, validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}",
 )
+SHAPED = MAIN.replace("[accuracy]", "[schema_valid], answer_schema: a.json")
 WEIGHTED = MAIN.replace("rule: majority", "rule: weighted, weights: {own: 2}")
 VARIANTS = MAIN.replace("max_length: 256", "max_length: 256, variants: {short: prompts/tiny.jinja}")
 SHOTS = MAIN.replace("max_length: 256", "max_length: 256, examples: {k: 2, select: fixed, seed: 9}")
@@ -306,8 +308,18 @@ EDITS = [
     Edit("scoring.compare", "compare: [base]", "compare: []"),
     Edit("scoring.metrics", "metrics: [accuracy]", "metrics: [accuracy, rouge1]"),
     _add("scoring.stem", "stem: false"),
+    _add("scoring.tokenize", "tokenize: zh"),
+    _add("scoring.references", "references: mean"),
+    _add("scoring.weigh", "weigh: problems"),
+    _add("scoring.own", "own: {brevity: '1.0'}"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
+    Edit("serving.questions.ask", "ask: hi", "ask: who", SERVED),
+    Edit("serving.questions.expect", "expect: a", "expect: b", SERVED),
+    Edit("serving.questions", "{ask: hi", "{ask: ho}, {ask: hi", SERVED),
+    Edit("serving.system", "max_tokens: 8", "max_tokens: 8, system: be brief", SERVED),
+    Edit("serving.max_tokens", "max_tokens: 8", "max_tokens: 9", SERVED),
+    Edit("serving.canary", "max_tokens: 8", "max_tokens: 8, canary: false", SERVED),
     Edit("execution.processes", "processes: 1", "processes: 2"),
     _add("execution.micro_batch", "micro_batch: 2"),
     _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),
@@ -326,6 +338,7 @@ EDITS = [
     Edit("dataset.train.path", "data/train.jsonl", "data/copy.jsonl"),
     Edit("dataset.train.sha256", "train.jsonl, format: round1", "train.jsonl, format: round1, SHA"),
     Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
+    Edit("scoring.answer_schema", "a.json", "b.json", SHAPED),
     Edit("model.base.recipe", "small-base", "same-base"),
     Edit("model.base.scratch", "models/tiny-qwen2", "models/copy", workspace.BASE),
     Edit("model.base.stand_in.family", "qwen2", "llama", STAND_IN),
@@ -343,6 +356,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> workspace.Folder:
     shutil.copytree(recipes / "models/tiny-qwen2", recipes / "models/copy")
     (recipes / "data/alpaca.json").write_text('[{"instruction": "a", "output": "b"}]')
     (recipes / "data/table.csv").write_text("text,answer,key\na,b,c\nd,e,f\n")
+    for name in ("a.json", "b.json"):
+        (recipes / name).write_text("{}")
     for name in ("ds.json", "same.json"):
         (recipes / name).write_text('{"wall_clock_breakdown": false}')
     (recipes / "same-base.yaml").write_text(workspace.BASE)
@@ -422,7 +437,7 @@ def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: 
     differ = {told[0][a][0] for a in told[0].keys() & told[1].keys() if told[0][a] != told[1][a]}
     allowed = {
         "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
-        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(),
+        "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(), "scoring": {"scores"},
     }  # fmt: skip
     seen = declared(edit) & {EXECUTION, SOURCE}
     assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())

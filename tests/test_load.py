@@ -31,6 +31,7 @@ UNREADABLE |= {"deep-nesting", "very-deep-nesting", "billion-laughs", "self-alia
 BEYOND_SCHEMA = {"bad-regex", "regex-without-group", "revision-main", "revision-of-folder", "infinite"}
 BEYOND_SCHEMA |= {"split-share-and-rows", "tuning-without-training", "test-and-split", "two-kinds-of-limit"}
 BEYOND_SCHEMA |= {"condition-without-question", "parse-and-history", "accuracy-without-voting"}
+BEYOND_SCHEMA |= {"schema-without-metric", "own-name-taken"}
 BEYOND_SCHEMA |= {"data-of-a-branch", "digest-of-hub-data"}
 BEYOND_SCHEMA |= {"epochs-and-steps", "no-length", "two-warm-ups", "adafactor-sharded", "paged-and-offloaded"}
 BEYOND_SCHEMA |= {
@@ -48,6 +49,8 @@ BEYOND_SCHEMA |= {
     "prompt-zero-3",
     "prompt-sampling",
     "prompt-packed",
+    "prompt-served",
+    "served-bad-pattern",
 }
 BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}

@@ -12,6 +12,7 @@ from workflow.show import summary, table
 
 VOTED = Measured(accuracy=0.75, low=0.5, high=1, n=8, parse_rate=0.875, length_rate=1 / 24)
 BASELINE = Measured(accuracy=0.425, low=0.4, high=0.452, n=8, parse_rate=None, length_rate=None)
+GAIN = {"difference": 0.1234, "low": -0.05, "high": 0.2}
 SCORES = Scores.model_validate(
     {
         "rows": 10,
@@ -20,10 +21,11 @@ SCORES = Scores.model_validate(
         "majority_answer": "B",
         "systems": {"voted": VOTED, "draws": VOTED, "majority_class": BASELINE},
         "tests": {
-            "greedy_vs_base": {"better": 31, "worse": 12, "p": 0.00537},
-            "voted_vs_single": {"better": 2, "worse": 1, "p": 1},
-            "voted_vs_greedy": {"better": 90, "worse": 1, "p": 1e-20},
+            "greedy_vs_base": {"better": 31, "worse": 12, "p": 0.00537, "method": "mcnemar", **GAIN},
+            "voted_vs_single": {"better": 2, "worse": 1, "p": 1, "method": "bootstrap", **GAIN},
+            "voted_vs_greedy": {"better": 90, "worse": 1, "p": 1e-20, "method": "mcnemar", **GAIN},
         },
+        "texts": {"draws": {"texts": 30, "empty": 1, "cut": 2, "loops": 3, "abstained": 4}},
     }
 )
 
@@ -36,13 +38,17 @@ def test_table_as_a_person_sees_it() -> None:
             "mean of 3 draws        75.0  50.0 to 100.0  8      87.5                  4.2",
             "vote of 3 draws        75.0  50.0 to 100.0  8      87.5                  4.2",
             "",
+            "texts            texts  empty  cut  in a loop  without an answer",
+            "mean of 3 draws     30      1    2          3                  4",
+            "",
             "majority class: every row answered B",
             "not scored: 2 of 10 rows, which have no gold answer",
             "tuning: only this model is right on 31 rows, only the base model on 12: "
-            "p = 0.0054 (exact McNemar test)",
+            "p = 0.0054 (exact McNemar test); +12.3 points, 95 % interval -5.0 to +20.0",
             "voting: only the vote is right on 2 rows, only the first draw on 1: "
-            "p = 1.00 (exact McNemar test)",
-            "voting: only the vote is right on 90 rows, only greedy on 1: p < 0.0001 (exact McNemar test)",
+            "p = 1.00 (paired bootstrap); +12.3 points, 95 % interval -5.0 to +20.0",
+            "voting: only the vote is right on 90 rows, only greedy on 1: "
+            "p < 0.0001 (exact McNemar test); +12.3 points, 95 % interval -5.0 to +20.0",
         ]
     )
 

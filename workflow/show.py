@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.errors import BuildError
-from workflow.results import SCORES, Measured, Scores, TextMetric
+from workflow.measures import Likelihood, Measured, Test, TextMetric, TextTest
+from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.store.files import read_json
 
@@ -24,7 +25,10 @@ TESTS = {
     "voted_vs_greedy": ("voting", "the vote", "greedy"),
 }
 PAIRED = {"greedy_vs_base": ("tuning", "this model", "the base model")}
-TEXT_HEADER = ("F1 %", "95 % interval", "n", "cut at max_tokens %")
+MODELS = {"base": "base model", "greedy": "this model"}
+LIKELY = ("known answers", "loss", "95 % interval", "perplexity", "n")
+TEXT_HEADER = ("%", "95 % interval", "n", "cut at max_tokens %")
+COUNTED = ("texts", "texts", "empty", "cut", "in a loop", "without an answer")
 HEADER = ("system", "accuracy %", "95 % interval", "n", "parsed %", "cut at max_tokens %")
 
 
@@ -46,18 +50,49 @@ def table(scores: Scores) -> str:
     Percentages have one decimal. `parsed`: texts with a valid answer; `cut at max_tokens`: texts that the
     token limit ended.
     """
-    if not scores.systems and not scores.text_metrics:
+    if not scores.systems and not scores.text_metrics and not scores.likelihood:
         return f"not scored: none of the {scores.rows} test rows has a gold answer"
     rows = [_row(scores, name) for name in SYSTEMS if name in scores.systems]
-    tables = ["\n".join(_aligned([HEADER, *rows]))] if rows else []
+    tables = ["\n".join(aligned([HEADER, *rows]))] if rows else []
     tables += [
-        "\n".join(_aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
+        "\n".join(aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
     ]
+    tables += ["\n".join(aligned([LIKELY, *likely_rows(scores)]))] if scores.likelihood else []
+    tables += ["\n".join(aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
     return "\n\n".join([*tables, "\n".join(notes(scores))]).rstrip("\n")
 
 
+def likely_rows(scores: Scores) -> list[Sequence[str]]:
+    """Loss of each model over the known answers: name, loss, interval, perplexity, rows."""
+    assert scores.likelihood
+    return [
+        (
+            MODELS[name],
+            f"{found.loss:.4f}",
+            f"{found.low:.4f} to {found.high:.4f}",
+            f"{found.perplexity:.3f}",
+            str(scores.likelihood.rows),
+        )
+        for name in MODELS
+        if (found := scores.likelihood.systems.get(name))
+    ]
+
+
+def count_rows(scores: Scores) -> list[Sequence[str]]:
+    """What is counted of each system's texts: name, texts, empty, cut, loops, those without an answer."""
+    return [
+        (
+            SYSTEMS[name].format(draws=scores.draws),
+            *(str(number) for number in (found.texts, found.empty, found.cut, found.loops)),
+            "-" if found.abstained is None else str(found.abstained),
+        )
+        for name in SYSTEMS
+        if (found := scores.texts.get(name))
+    ]
+
+
 def text_rows(scores: Scores, metric: str) -> list[Sequence[str]]:
-    """What a metric of texts has of each system: name, mean F1, interval, problems, texts cut."""
+    """What a metric of texts has of each system: name, figure, interval, problems, texts cut."""
     found = scores.text_metrics[metric].systems
     return [
         (
@@ -84,8 +119,8 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right, two spaces between."""
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines: first column to the left, the others to the right, two spaces between."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -104,24 +139,40 @@ def notes(scores: Scores) -> list[str]:
     notes += [_words(scores, name) for name in TESTS if name in scores.tests]
     for metric, found in scores.text_metrics.items():
         notes += [_paired(metric, name, found) for name in PAIRED if name in found.tests]
+    if scores.likelihood:
+        notes += [_lost(name, scores.likelihood) for name in PAIRED if name in scores.likelihood.tests]
+    notes += [f"{metric}: {found.signature}" for metric, found in scores.text_metrics.items()]
     return notes
 
 
 def _words(scores: Scores, name: str) -> str:
     """One test as a sentence: `tuning: this model alone is right on 31 rows, ...: p = 0.0054 (...)`."""
     (what, one, other), test = TESTS[name], scores.tests[name]
+    method = "exact McNemar test" if test.method == "mcnemar" else "paired bootstrap"
     return (
         f"{what}: only {one} is right on {test.better} rows, only {other} on {test.worse}: "
-        f"{_chance(test.p)} (exact McNemar test)"
+        f"{_chance(test.p)} ({method}); {_points(test)}"
     )
+
+
+def _points(test: Test | TextTest) -> str:
+    low, difference, high = (f"{100 * value:+.1f}" for value in (test.low, test.difference, test.high))
+    return f"{difference} points, 95 % interval {low} to {high}"
 
 
 def _paired(metric: str, name: str, found: TextMetric) -> str:
     (what, one, other), test = PAIRED[name], found.tests[name]
-    low, difference, high = (f"{100 * value:+.1f}" for value in (test.low, test.difference, test.high))
     return (
-        f"{what}: {metric} of {one} less that of {other} is {difference} points, "
-        f"95 % interval {low} to {high}: {_chance(test.p)} (paired bootstrap)"
+        f"{what}: {metric} of {one} less that of {other} is {_points(test)}: "
+        f"{_chance(test.p)} (paired bootstrap)"
+    )
+
+
+def _lost(name: str, found: Likelihood) -> str:
+    (what, one, other), test = PAIRED[name], found.tests[name]
+    return (
+        f"{what}: loss of {one} less that of {other} is {test.difference:+.4f}, 95 % interval "
+        f"{test.low:+.4f} to {test.high:+.4f}: {_chance(test.p)} (paired bootstrap)"
     )
 
 

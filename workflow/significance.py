@@ -6,13 +6,13 @@ Seeds are given, so the same counts have the same intervals everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.results import TextTest
+from workflow.measures import TextTest
 
 CELLS = 1 << 22
 """Bootstrap counts held at once: 32 MiB of int64."""
@@ -20,33 +20,33 @@ EXACT = 1e-12
 """Differences as small are none: what sums of equal numbers in another order may be apart."""
 
 
-def bootstrap(right: Mapping[int, int], resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the number of right answers (Efron & Tibshirani 1993, 13.3).
+def bootstrap(problems: Mapping[tuple[float, float], int], resamples: int, seed: int) -> NDArray[np.float64]:
+    """A ratio of two sums over problems drawn with replacement (Efron & Tibshirani 1993, 13.3).
 
-    Resampling n rows with replacement matters to the sum only through how often each distinct value is
-    taken, and these counts are Multinomial(n, share of each value): drawing them is exact, not an
-    approximation, and costs as many numbers as there are values (2 for right or wrong), not n.
+    Resampling n problems matters to the sums only through how often each distinct pair is taken, and these
+    counts are Multinomial(n, share of each pair): drawing them is exact, not an approximation, and costs as
+    many numbers as there are pairs (2 for right or wrong), not n.
     Every system starts the generator (PCG64) from `seed`: equal counts have equal intervals, and
     a system more or less changes no other.
 
     Args:
-        right: Right answers in a row -> number of such rows.
+        problems: What a problem adds to the upper and to the lower sum -> number of such problems.
         resamples: Bootstrap resamples.
         seed: Seed of the generator.
 
     Returns:
-        The 2.5 % and 97.5 % quantiles (linear between order statistics), in right answers.
+        [resamples]
     """
-    values = np.array(sorted(value for value, rows in right.items() if rows))
-    rows = np.array([right[int(value)] for value in values])
-    n, generator = int(rows.sum()), np.random.Generator(np.random.PCG64(seed))
-    sums = np.empty(resamples, dtype=np.int64)
-    block = max(1, CELLS // len(values))
+    pairs = np.array(sorted(pair for pair, count in problems.items() if count), dtype=float)
+    counts = np.array([problems[upper, lower] for upper, lower in pairs.tolist()])
+    n, generator = int(counts.sum()), np.random.Generator(np.random.PCG64(seed))
+    ratios = np.empty(resamples)
+    block = max(1, CELLS // len(pairs))
     for start in range(0, resamples, block):
-        part = sums[start : start + block]
-        part[:] = generator.multinomial(n, rows / n, size=len(part)) @ values
-    low, high = np.quantile(sums, [0.025, 0.975])
-    return float(low), float(high)
+        part = ratios[start : start + block]
+        upper, lower = (generator.multinomial(n, counts / n, size=len(part)) @ pairs).T
+        part[:] = upper / lower
+    return ratios
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -69,10 +69,10 @@ def mcnemar(better: int, worse: int) -> float:
     return min(1.0, 2 * math.exp(log_term) * total)
 
 
-def resampled(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means of each column over rows drawn with replacement (Efron & Tibshirani 1993, 13.3).
+def resampled(values: NDArray[np.float64], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Sums of each column over rows drawn with replacement (Efron & Tibshirani 1993, 13.3).
 
-    All columns see the same draws: differences of columns are paired, equal columns have equal means, and
+    All columns see the same draws: differences of columns are paired, equal columns have equal sums, and
     a column more changes no other.
 
     Args:
@@ -80,33 +80,30 @@ def resampled(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray
         resamples: How often.
         seed: Seed of the generator (PCG64).
 
-    Returns:
-        [resamples, columns]
+    Yields:
+        Blocks of [some resamples, columns].
     """
     n, generator = len(values), np.random.Generator(np.random.PCG64(seed))
-    means = np.empty((resamples, values.shape[1]))
     block = max(1, CELLS // n)
     for start in range(0, resamples, block):
-        part = means[start : start + block]
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=len(part))
-        part[:] = counts @ values / n
-    return means
+        times = min(block, resamples - start)
+        counts = [np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(times)]
+        yield np.stack(counts).astype(float) @ values
 
 
-def paired(differences: NDArray[np.float64], means: NDArray[np.float64]) -> TextTest:
+def paired(difference: float, resamples: NDArray[np.float64]) -> TextTest:
     """Paired bootstrap test (Koehn 2004), two-sided: twice the smaller share of resamples on one side of 0.
 
     Args:
-        differences: One per problem.
-        means: Their mean in each resample.
+        difference: Of the two figures.
+        resamples: The same in each resample.
     """
-    b = len(means)
-    sides = [int((means <= EXACT).sum()), int((means >= -EXACT).sum())]
+    sides = [int((resamples <= EXACT).sum()), int((resamples >= -EXACT).sum())]
     return TextTest(
-        difference=rounded(differences.mean()),
-        low=rounded(np.quantile(means, 0.025)),
-        high=rounded(np.quantile(means, 0.975)),
-        p=min(1.0, 2 * (min(sides) + 1) / (b + 1)),  # + 1: never 0 (Davison & Hinkley 1997, 4.2.1)
+        difference=rounded(difference),
+        low=rounded(np.quantile(resamples, 0.025)),
+        high=rounded(np.quantile(resamples, 0.975)),
+        p=min(1.0, 2 * (min(sides) + 1) / (len(resamples) + 1)),  # never 0 (Davison & Hinkley 1997, 4.2.1)
     )
 
 

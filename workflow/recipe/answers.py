@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.normalising import normalised
 from workflow.patterns import check_pattern
 from workflow.recipe.engines import Constraint, Endpoint, Engine, Transformers, Vllm
-from workflow.recipe.leaf import Section, leaf
+from workflow.recipe.leaf import SOURCE, Section, leaf
+
+MetricName = Literal[
+    "accuracy",
+    "exact_match",
+    "numeric_match",
+    "f1",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+    "json_valid",
+    "schema_valid",
+    "bleu4_chars",
+    "rouge1_jieba",
+    "rouge2_jieba",
+    "rougeL_jieba",
+    "perplexity",
+]
 
 
 def _kind(weights: Any) -> str:
@@ -58,12 +78,12 @@ class Sampling(Section):
         "before temperature, penalties and limits; with `constraint`, among what that allows.",
     )
     engine: Engine = Field(
-        Vllm(name="vllm"),
+        default=Vllm(name="vllm"),
         description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
         "and to compare with.",
     )
     constraint: Constraint | None = Field(
-        None, description="What answers are held to while they are generated; left out: nothing."
+        default=None, description="What answers are held to while they are generated; left out: nothing."
     )
 
     @model_validator(mode="after")
@@ -170,17 +190,47 @@ class Voting(Section):
 class Scoring(Section):
     """What is measured, and against what."""
 
-    metrics: list[Literal["accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"]] = leaf(
+    metrics: list[MetricName] = leaf(
         ["accuracy"],
         of=("scores",),
-        description="Metrics to report: the accuracy of voted answers, and F1 of ROUGE, for which a "
-        "row's gold answers are references.",
+        description="Metrics to report; see docs/scores.md. A row's gold answers are what texts are compared "
+        "with.",
         min_length=1,
     )
     stem: bool = leaf(
         True,
         of=("scores",),
         description="Whether ROUGE compares English words by their stems (Porter); false for others.",
+    )
+    tokenize: Literal["13a", "intl", "zh", "char"] = leaf(
+        "13a",
+        of=("scores",),
+        description="How BLEU divides texts into words (named as in sacrebleu): 13a as WMT does, intl by "
+        "Unicode, zh Chinese by character, char everything by character.",
+    )
+    references: Literal["best", "mean"] = leaf(
+        "best",
+        of=("scores",),
+        description="Of several gold answers to a row: the one that is best for a text counts, or the mean "
+        "over all. BLEU and chrF take `best` as all together.",
+    )
+    weigh: Literal["rows", "problems"] | None = leaf(
+        None,
+        of=("scores",),
+        description="What counts once: a row, or a problem (rows of one group, averaged). By default "
+        "accuracy counts rows and other metrics problems. Intervals and tests resample problems in any case.",
+    )
+    answer_schema: str | None = leaf(
+        None,
+        of=(SOURCE,),
+        description="File with the JSON Schema of `schema_valid`, relative to the recipe.",
+        min_length=1,
+    )
+    own: dict[str, str] = leaf(
+        {},
+        of=("scores",),
+        description="Metrics of an installed package: name in the entry point group tunemake.metrics -> "
+        "version of the package.",
     )
     compare: list[Literal["base"]] = leaf(
         [], of=("scores",), description="Also predict with the untuned base, and test the difference."
@@ -189,3 +239,19 @@ class Scoring(Section):
         10000, of=("scores",), description="Bootstrap resamples of the 95 % intervals.", ge=100, le=10**6
     )
     seed: int = leaf(0, of=("scores",), description="Seed of the bootstrap.", ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _schema_is_of_its_metric(self) -> Scoring:
+        if (self.answer_schema is None) == ("schema_valid" in self.metrics):
+            raise ValueError(
+                "answer_schema and the metric schema_valid belong together: give both or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_names_are_new(self) -> Scoring:
+        if taken := set(self.own) & set(get_args(MetricName)):
+            raise ValueError(
+                f"own: {min(taken)} is the name of a metric that there is; register another name"
+            )
+        return self
