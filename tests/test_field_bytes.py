@@ -26,6 +26,7 @@ CASES = [
     ("adapter", "save_steps: 2", "save_steps: 1, keep_checkpoints: 1"),
     ("greedy", "processes: 1", "processes: 1, gpu_memory_utilization: 0.5"),
     ("greedy", "processes: 1", "processes: 1, max_model_len: 400"),
+    ("greedy", "processes: 1", "processes: 1, prefix_caching: false"),
     ("rows_train", "data/train.jsonl", "data/copy.jsonl"),
     ("shards_train", "prompts/tiny.jinja", "prompts/copy.jinja"),
     ("tokenizer", "models/tiny-qwen2", "models/copy"),

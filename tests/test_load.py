@@ -56,6 +56,7 @@ BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
 BEYOND_SCHEMA |= {"adapter-dora", "adapter-of-full", "adapter-rank", "adapter-saved", "endpoint-trained"}
 BEYOND_SCHEMA |= {"endpoint-nowhere", "endpoint-with-password", "endpoint-plain", "endpoint-chat-regex"}
+BEYOND_SCHEMA |= {"endpoint-perplexity"}
 BEYOND_SCHEMA |= {"constraint-lookahead", "constraint-of-two", "constraint-transformers"}
 BEYOND_SCHEMA |= {"weights-under-majority", "weighted-by-nothing", "seeded-without-seed", "member-twice"}
 BEYOND_SCHEMA |= {"accuracy-without-validation", "validation-for-nothing", "logprob-not-recorded"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from tiny_predictions import answers, job, shards, some_prompts, tiny_model
 
 from tests import workspace
 from workflow.products import predictions
+from workflow.settle import settle
 from workflow.store.build import Job
 
 pytestmark = pytest.mark.slow
@@ -86,7 +87,7 @@ def url(place: Path) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)  # the engine is a process of its own
         server.wait(60)
 
 
@@ -154,11 +155,24 @@ def test_a_build_tells_nobody_its_key(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = workspace.folder(tmp_path / "w", test=2)
     with serving(look_around) as server:
         folder.path("recipes/asked.yaml").write_text(RECIPE.format(url=server.url))
-        folder.build("results/asked/scores.json", "results/asked/predictions.jsonl")
+        folder.make("asked", "shards_test")
+        said = predict(folder)
+        folder.make("asked", "scores")
         assert set(server.keys) == {f"Bearer {KEY}"}
     assert seen and not any(KEY.encode() in line for line in seen)
     written = [path for path in folder.root.rglob("*") if path.is_file()]
-    assert len(written) > 30
+    assert len(written) > 30 and "4/4 draws" in said and KEY not in said
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
-    line = json.loads(folder.path("results/asked/predictions.jsonl").read_text().splitlines()[0])
-    assert line["prompt_tokens"] is None and line["draws"][0]["token_ids"] is None
+
+
+def predict(folder: workspace.Folder) -> str:
+    """Run the job of the predictions as its rule does; what it printed."""
+    node = folder.graph("asked").node("predictions")
+    settle(folder.store, node)
+    command = [sys.executable, "-m", "workflow", "predictions", "--address", node.address]
+    run = subprocess.run(
+        [*command, "--log", "logs/predictions.log", "--threads", "2"], cwd=folder.root, check=True,
+        env=workspace.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert folder.path("logs/predictions.log").is_file()
+    return run.stdout + run.stderr

@@ -153,14 +153,16 @@ def inputs_of(product: str) -> Callable[[Any], dict[str, str]]:
 
 
 def gpus_for(product: str) -> Callable[[Any], int]:
-    """Resource function: GPUs that a job wants; 0 on a machine without any."""
+    """Resource function: GPUs that a job wants; 0 on a machine without any, or to ask an endpoint."""
 
     def gpus(wildcards: Any) -> int:
-        machine = len(visible_gpus())
-        if product != "adapter":
+        machine, store = len(visible_gpus()), Store.here()
+        if not machine or product not in ("adapter", "predictions"):
             return min(1, machine)
-        execution = Store.here().where(product, wildcards.address).get("execution", {})
-        return (execution.get("processes") or machine) if machine else 0
+        if product == "predictions":
+            engine = store.plan(product, wildcards.address).slice["sampling"]["engine"]
+            return int(engine["name"] != "endpoint")
+        return store.where(product, wildcards.address).get("execution", {}).get("processes") or machine
 
     return gpus
 
