@@ -31,7 +31,7 @@ UNREADABLE |= {"deep-nesting", "very-deep-nesting", "billion-laughs", "self-alia
 BEYOND_SCHEMA = {"bad-regex", "regex-without-group", "revision-main", "revision-of-folder", "infinite"}
 BEYOND_SCHEMA |= {"split-share-and-rows", "tuning-without-training", "test-and-split", "two-kinds-of-limit"}
 BEYOND_SCHEMA |= {"condition-without-question", "parse-and-history", "accuracy-without-voting"}
-BEYOND_SCHEMA |= {"schema-without-metric", "own-name-taken"}
+BEYOND_SCHEMA |= {"schema-without-metric", "own-name-taken", "perplexity-of-endpoint"}
 BEYOND_SCHEMA |= {"data-of-a-branch", "digest-of-hub-data"}
 BEYOND_SCHEMA |= {"epochs-and-steps", "no-length", "two-warm-ups", "adafactor-sharded", "paged-and-offloaded"}
 BEYOND_SCHEMA |= {
@@ -56,6 +56,7 @@ BEYOND_SCHEMA |= {"weights-under-majority", "weighted-by-nothing", "seeded-witho
 BEYOND_SCHEMA |= {"accuracy-without-validation", "validation-for-nothing", "logprob-not-recorded"}
 BEYOND_SCHEMA |= {"votes-of-nothing", "variants-without-voting", "variant-called-own", "variant-and-member"}
 BEYOND_SCHEMA |= {"examples-without-training", "similar-with-a-seed", "word-of-two-labels"}
+BEYOND_SCHEMA |= {"train-variants-of-none"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

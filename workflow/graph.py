@@ -20,6 +20,7 @@ from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.model import RecipeBase
+from workflow.recipe.prompt import VARIANT
 from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
@@ -152,7 +153,7 @@ class _Products:
         if recipe.scoring and "perplexity" in recipe.scoring.metrics and "rows_test" in found:
             found |= self._shards("answers", {**found, "rows_answers": found["rows_test"]})
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, found, self._node, self.folder, self.draw.recipe).all()
+            found |= AnswerNodes(recipe, self.folder, found, self._node, self.draw.recipe).all()
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -171,6 +172,9 @@ class _Products:
         inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
         if prompt.examples:
             inputs["examples"] = found["rows_train"]
+        others = {}
+        if prompt.train_variants and split == "train":
+            others = {VARIANT + name: self.folder / path for name, path in prompt.variants.items()}
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
         if split in ASKED:
@@ -185,7 +189,7 @@ class _Products:
                 "shards",
                 slice=chosen | ({"variant": True} if "." in name else {}),
                 inputs=inputs,
-                sources={"template": self.folder / template},
+                sources={"template": self.folder / template, **others},
             )
             for name, template in templates.items()
         }

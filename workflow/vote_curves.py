@@ -33,6 +33,8 @@ class VoteCurves:
         self.problems: dict[str, Floats] = {}  # rows and sums of their values
         self.right: Counter[str] = Counter()  # voter -> right draws
         self.agreed, self.rows = 0.0, 0
+        self._curves: dict[tuple[object, ...], tuple[float, ...]] = {}
+        """By how many draws gave each answer, right or wrong, and how many none."""
         self._sets: Sets | None = None
 
     def add(self, ballot: Ballot, result: Vote, right: Set[str]) -> None:
@@ -46,27 +48,31 @@ class VoteCurves:
             before = self.problems.get(ballot.row.group)
             self.problems[ballot.row.group] = np.array(values) + (0 if before is None else before)
 
-    def _curve(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
+    def _curve(self, ballot: Ballot, result: Vote, right: Set[str]) -> tuple[float, ...]:
         abstain = self.ties.how == "abstain"
         if ballot.weights is None:
-            every = majority(result.votes, result.abstentions, right, abstain)
-            return [float(every[k - 1]) for k in sizes(len(ballot.answers))]
+            seen = (*sorted((n, answer in right) for answer, n in result.votes.items()), result.abstentions)
+            if seen not in self._curves:
+                every = majority(result.votes, result.abstentions, right, abstain)
+                self._curves[seen] = tuple(float(every[k - 1]) for k in sizes(len(ballot.answers)))
+            return self._curves[seen]
         if self._sets is None:
             self._sets = Sets(len(ballot.answers))
-        found: list[float] = self._sets.weighted(ballot.answers, ballot.weights, right, abstain).tolist()
-        return found
+        return tuple(self._sets.weighted(ballot.answers, ballot.weights, right, abstain).tolist())
 
     def _gains(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
         """Of each voter, whether the vote is right less whether it would be without; none of an only one."""
+        if len(self.voters.names) == 1:
+            self.right[self.voters.names[0]] += sum(result.votes.get(answer, 0) for answer in right)
+            return []
         gains, begin, voted = [], 0, result.answer in right
         for name, draws in zip(self.voters.names, ballot.draws, strict=True):
             end = begin + len(draws)
             self.right[name] += sum(answer in right for answer in ballot.answers[begin:end])
-            if len(self.voters.names) > 1:
-                answers = ballot.answers[:begin] + ballot.answers[end:]
-                weights = ballot.weights and ballot.weights[:begin] + ballot.weights[end:]
-                without = vote(answers, self.ties, ballot.row.id, weights).answer in right
-                gains.append(float(voted) - float(without))
+            answers = ballot.answers[:begin] + ballot.answers[end:]
+            weights = ballot.weights and ballot.weights[:begin] + ballot.weights[end:]
+            without = vote(answers, self.ties, ballot.row.id, weights).answer in right
+            gains.append(float(voted) - float(without))
             begin = end
         return gains
 
