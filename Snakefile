@@ -15,6 +15,7 @@ from shlex import quote
 from snakemake.resources import Resource
 from workflow.devices import visible_gpus
 from workflow.settle import (
+    FOLDERS,
     PUBLISHED,
     default_targets,
     drawn,
@@ -31,7 +32,7 @@ gc.set_threshold(
 )  # a graph of thousands of jobs is drawn in a quarter less time
 
 STORE = str(Store.here().root)
-FOLDERS = ["adapter", "merged"]
+SHOWN = ["report.html", "figures"]
 
 # Jobs find `tunemake` beside the Python that runs Snakemake, whether or not the environment is active. What a
 # job starts is known by its mark (workflow/death.py): `$$` is its process, the shell only becomes it.
@@ -49,14 +50,22 @@ container: "docker://python:3.11"
 
 wildcard_constraints:
     address="[0-9a-f]{32}",
-    recipe="(rehearsal/)?[A-Za-z0-9][A-Za-z0-9._-]*",
-    name="|".join(name.replace(".", r"\.") for name in PUBLISHED if name not in FOLDERS),
+    recipe=r"(rehearsal/)?(experiments/{0}(/{0})?|{0})".format(
+        "[A-Za-z0-9][A-Za-z0-9._-]*"
+    ),
+    name="|".join(
+        name.replace(".", r"\.")
+        for name in PUBLISHED
+        if name not in (*FOLDERS, *SHOWN)
+    ),
 
 
 localrules:
     all,
     publish,
     publish_folder,
+    publish_report,
+    publish_figures,
 
 
 rule all:
@@ -76,6 +85,9 @@ include: "rules/likelihood.smk"
 include: "rules/voted.smk"
 include: "rules/scores.smk"
 include: "rules/report.smk"
+include: "rules/review.smk"
+include: "rules/experiment.smk"
+include: "rules/served.smk"
 
 
 onsuccess:

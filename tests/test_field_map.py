@@ -60,6 +60,7 @@ IA3 = MAIN.replace(
 )
 P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
 PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
+SERVED = MAIN + "serving: {questions: [{ask: hi, expect: a}], max_tokens: 8}\n"
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
     "epochs: 1",
@@ -313,6 +314,12 @@ EDITS = [
     _add("scoring.own", "own: {brevity: '1.0'}"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
+    Edit("serving.questions.ask", "ask: hi", "ask: who", SERVED),
+    Edit("serving.questions.expect", "expect: a", "expect: b", SERVED),
+    Edit("serving.questions", "{ask: hi", "{ask: ho}, {ask: hi", SERVED),
+    Edit("serving.system", "max_tokens: 8", "max_tokens: 8, system: be brief", SERVED),
+    Edit("serving.max_tokens", "max_tokens: 8", "max_tokens: 9", SERVED),
+    Edit("serving.canary", "max_tokens: 8", "max_tokens: 8, canary: false", SERVED),
     Edit("execution.processes", "processes: 1", "processes: 2"),
     _add("execution.micro_batch", "micro_batch: 2"),
     _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),

@@ -31,6 +31,7 @@ training:
   seed: 1
   validation: {rows: 2, every_steps: 5, keep: best, early_stopping: {patience: 2}}
 sampling: {n: 1, temperature: 0, top_k: 5, max_tokens: 9, seed: 0}
+serving: {questions: [{ask: hi, expect: a}], system: be brief, max_tokens: 5, canary: false}
 """
 PARSED = """\
 dataset:

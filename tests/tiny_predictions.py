@@ -27,7 +27,7 @@ from workflow.vllm_start import Setup
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
-SYMBOLS = ["<pad>", "<start>", "<end>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+SYMBOLS = ["<pad>", "<start>", "<end>", "<unk>", *"abcdefghijklmnopqrstuvABCD0123456789"]
 
 
 def manifest(folder: Path, counts: dict[str, Any] | None = None) -> Path:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from workflow.node import Node
 from workflow.recipe import Recipe
+from workflow.recipe.answers import OWN
 from workflow.recipe.engines import Endpoint, Engine, Vllm
 from workflow.recipe.leaf import slice_of
+from workflow.recipe.model import ScratchBase
 from workflow.recipe.tuning import Prompt
-from workflow.voter_nodes import ANSWERS, seed_of_variant, voted_node
+from workflow.voter_nodes import ANSWERS, VOTER, seed_of_variant, voted_node
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 REPORTED = (
     *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
     *("adapter", "merged"),
-    *("base", "greedy", "predictions", "voted", "scores"),
+    *("base", "greedy", "predictions", "likelihood", "base_likelihood", "voted", "scores"),
 )
 """Roles that the report is about."""
 
@@ -125,6 +127,10 @@ class AnswerNodes:
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
         inputs = {role: self.found[role] for role in REPORTED if role in self.found}
+        voters = self.found["voted"].inputs if "voted" in self.found else {}
+        inputs |= {
+            role: node for role, node in voters.items() if role.startswith(VOTER) and role != VOTER + OWN
+        }
         return self.node("report", slice={"recipe": shown}, inputs=inputs)
 
 
@@ -133,3 +139,19 @@ def _of_base(engine: Engine) -> Engine:
     if isinstance(engine, Endpoint):
         return Vllm(name="vllm")
     return engine.model_copy(update={"weights": "merged"})
+
+
+def served_node(recipe: Recipe, folder: Path, found: dict[str, Node], node: Callable[..., Node]) -> Node:
+    """The server of a recipe's model, or of the base where nothing is tuned."""
+    assert recipe.serving
+    inputs = {"tokenizer": found["tokenizer"], "model": found["model"]}
+    if "merged" in found:
+        inputs |= {"model": found["merged"], "base": found["model"]}
+    if isinstance(recipe.model.base, ScratchBase):
+        inputs.pop("base", None)  # it has no weights to answer with
+    return node(
+        "served",
+        slice={"serving": slice_of(recipe.serving, "served"), "prompt": slice_of(recipe.prompt, "shards")},
+        inputs=inputs,
+        sources={"template": folder / recipe.prompt.template},
+    )

@@ -143,6 +143,7 @@ class Engine:
             yield [(running.pop(output.request_id), self._draw(output)) for output in outputs]
 
     def _ask(self, name: str, question: Question, sampling: Sampling, stop_token_ids: list[int]) -> None:
+        from vllm.exceptions import VLLMValidationError
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
         params = SamplingParams(
@@ -161,7 +162,7 @@ class Engine:
         )
         try:
             self._add(name, question.prompt, params, self._lora)
-        except ValueError as error:  # a pattern or schema that no grammar can be made of
+        except (ValueError, VLLMValidationError) as error:  # no grammar can be made of the constraint
             reason = " ".join(str(error).split())
             raise BuildError(
                 f"sampling.constraint: row {question.row!r}: vLLM refuses it: {reason}"

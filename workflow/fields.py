@@ -24,6 +24,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "voted": {"": "voting"},
     "scores": {"answer": "voting.answer", "": "scoring"},
     "report": {"recipe": ""},
+    "review": {"": "review"},
+    "experiment": {"arm": "review.arm", "": ""},
+    "served": {"": ""},
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
@@ -41,10 +44,12 @@ SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
     "predictions": "prompt.template",
+    "served": "prompt.template",
     "adapter": "deepspeed.config",
     "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
+    "experiment": "review.sheet",
 }
 """Product -> the section that names its source files."""
 

@@ -21,6 +21,7 @@ from workflow.errors import BuildError
 from workflow.progress import duration
 from workflow.store.build import Job, Make, Resources, filled, source
 from workflow.store.files import read_json, remove_tree
+from workflow.store.lineage import lineage
 from workflow.store.locks import held
 from workflow.store.records import Receipt
 from workflow.store.store import MANIFEST, Store, read_manifest
@@ -73,6 +74,7 @@ def _job(store: Store, receipt: Receipt, place: Path) -> Job:
         execution=where["execution"],
         resources=Resources(ran.get("threads") or os.cpu_count() or 1, ran.get("gpus", 0)),
         run_records={role: store.run_record(r.product, r.key).absolute() for role, r in there.items()},
+        lineage=lineage(store, plan),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
+
+import orjson
 
 from workflow.engine import Draw, Finish, Question, mean_logprob
 from workflow.recipe.answers import Sampling
@@ -73,7 +74,7 @@ def draw_of(content: bytes, endpoint: Endpoint, logprobs: bool) -> Draw:
         Unusable: It is not what the interface says.
     """
     try:
-        reply = json.loads(content)
+        reply = orjson.loads(content)
         (choice,) = reply["choices"]
         chat = endpoint.api == "chat"
         text = (choice["message"]["content"] or "") if chat else choice["text"]

@@ -19,7 +19,7 @@ from typing import Any
 from workflow.disk import size
 from workflow.errors import BuildError
 from workflow.progress import Progress, duration
-from workflow.settle import PUBLISHED
+from workflow.settle import FOLDERS, PUBLISHED, may_show
 from workflow.sources import file_digest
 from workflow.store.address import sha256_of
 from workflow.store.files import Digest, files_in, read_json
@@ -110,7 +110,7 @@ def _shown(path: Path) -> dict[str, Any]:
         if not (isinstance(entry, dict) and {"product", "address", "key"} <= entry.keys()):
             what = "not published by a build" if entry is None else f"{record} is damaged"
             raise BuildError(f"{record.parent / name}: {what}; build it again")
-        if name not in PUBLISHED or PUBLISHED[name][0] != entry["product"]:
+        if not may_show(name, entry["product"]):
             raise BuildError(f"{record}: damaged or edited at {name!r}; delete it and build again")
     return dict(chosen)
 
@@ -164,9 +164,9 @@ def _check_published(store: Store, path: Path, entry: dict[str, Any], chain: Cha
         raise BuildError(f"{path}: shows what {receipt.product} was before it was made again; {again}")
     if not path.exists():
         raise BuildError(f"{path}: gone, or a link to what is gone; {again}")
-    if not file:
-        if not path.samefile(folder):
-            raise BuildError(f"{path}: not a link to {folder}; {again}")
+    if path.name in FOLDERS:
+        if not path.samefile(folder / file):
+            raise BuildError(f"{path}: not a link to {folder / file}; {again}")
     elif file not in receipt.manifest.files or sha256_of(path) != receipt.manifest.files[file].sha256:
         raise BuildError(f"{path}: changed since it was published; {again}")
 

@@ -73,7 +73,7 @@ def _text_config(model: Path) -> dict[str, Any]:
     return config | inner if isinstance(inner, dict) else config
 
 
-def _set_environment(setup: Setup) -> None:
+def set_environment(setup: Setup) -> None:
     """Settings that must stand before vLLM and torch are imported."""
     forced = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a child process would outlive a killed job
@@ -96,24 +96,17 @@ def start(setup: Setup) -> LLMEngine:
     Raises:
         BuildError: vLLM finds no device, or refuses the model, the adapter or the limits.
     """
-    _set_environment(setup)
+    set_environment(setup)
     gc.disable()
     try:
-        import torch
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         gc.freeze()
-        if not current_platform.device_type:
-            raise BuildError("the installed vLLM is for GPUs and finds none; on a CPU: pip install '.[cpu]'")
-        on_cpu = current_platform.is_cpu()
-        if on_cpu:
-            torch.set_num_threads(setup.threads)  # torch may have been imported before
-            _import_model_class(setup.model)
-        arguments = EngineArgs(**_arguments(setup), **(_cpu(setup) if on_cpu else _gpu(setup)))
-        with _own_temporary_folder() if on_cpu else nullcontext():
+        arguments = EngineArgs(**arguments_on_this_machine(setup))
+        with _own_temporary_folder() if current_platform.is_cpu() else nullcontext():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     except (ValueError, RuntimeError) as error:  # of its own checks: memory, unsupported model, length, dtype
         if isinstance(error, RuntimeError) and not setup.engine.quantization:
@@ -122,6 +115,24 @@ def start(setup: Setup) -> LLMEngine:
         raise BuildError(f"{setup.model}: vLLM does not start: {reason}") from error
     finally:
         gc.enable()
+
+
+def arguments_on_this_machine(setup: Setup) -> dict[str, Any]:
+    """Arguments of vLLM's engine, in a server too; on a CPU torch and the model's class are made ready.
+
+    Raises:
+        BuildError: The installed vLLM finds no device.
+    """
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.device_type:
+        raise BuildError("the installed vLLM is for GPUs and finds none; on a CPU: pip install '.[cpu]'")
+    if not current_platform.is_cpu():
+        return {**_arguments(setup), **_gpu(setup)}
+    torch.set_num_threads(setup.threads)  # torch may have been imported before
+    _import_model_class(setup.model)
+    return {**_arguments(setup), **_cpu(setup)}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow.curves import Curves, Point, Voter
 from workflow.significance import CELLS, rounded
-from workflow.subsets import SAMPLED, Sets, majority, sizes
+from workflow.subsets import ENUMERATED, SAMPLED, majority, sets_of, sizes
 from workflow.voters import Ballot, Voters
 from workflow.voting import Ties, Vote, vote
 
@@ -35,7 +35,6 @@ class VoteCurves:
         self.agreed, self.rows = 0.0, 0
         self._curves: dict[tuple[object, ...], tuple[float, ...]] = {}
         """By how many draws gave each answer, right or wrong, and how many none."""
-        self._sets: Sets | None = None
 
     def add(self, ballot: Ballot, result: Vote, right: Set[str]) -> None:
         """Count a row whose right answers are known."""
@@ -56,9 +55,8 @@ class VoteCurves:
                 every = majority(result.votes, result.abstentions, right, abstain)
                 self._curves[seen] = tuple(float(every[k - 1]) for k in sizes(len(ballot.answers)))
             return self._curves[seen]
-        if self._sets is None:
-            self._sets = Sets(len(ballot.answers))
-        return tuple(self._sets.weighted(ballot.answers, ballot.weights, right, abstain).tolist())
+        found = sets_of(len(ballot.answers)).weighted(ballot.answers, ballot.weights, right, abstain)
+        return tuple(found.tolist())
 
     def _gains(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
         """Of each voter, whether the vote is right less whether it would be without; none of an only one."""
@@ -78,32 +76,33 @@ class VoteCurves:
 
     def taken(self) -> tuple[Any, ...]:
         """What was counted, to be sent to another process."""
-        return self.alone, self.problems, self.right, self.agreed, self.rows, self._sets
+        return self.alone, self.problems, self.right, self.agreed, self.rows
 
     def absorb(self, taken: tuple[Any, ...]) -> None:
         """Add what was counted of later rows."""
-        alone, problems, right, agreed, rows, sets = taken
+        alone, problems, right, agreed, rows = taken
         self.alone.update(alone)
         self.right.update(right)
         self.agreed, self.rows = self.agreed + agreed, self.rows + rows
         for group, values in problems.items():
             before = self.problems.get(group)
             self.problems[group] = values + (0 if before is None else before)
-        self._sets = self._sets or sets
 
     def curves(self) -> Curves | None:
         """What was counted, with intervals; None if no row was."""
         if not self.rows:
             return None
         draws = sum(self.voters.counts.values())
+        weighted = self.voters.job.slice["weights"] is not None
+        sampled = weighted and draws > ENUMERATED
         means, low, high = self._intervals()
         at = sizes(draws)
         return Curves(
             rows=self.rows,
             problems=self.alone.total() + len(self.problems),
             draws=draws,
-            method="exact" if not self._sets else "sampled" if self._sets.sampled else "enumerated",
-            subsets=SAMPLED if self._sets and self._sets.sampled else None,
+            method="sampled" if sampled else "enumerated" if weighted else "exact",
+            subsets=SAMPLED if sampled else None,
             points=[Point(k=k, accuracy=means[i], low=low[i], high=high[i]) for i, k in enumerate(at)],
             agreement=rounded(self.agreed / self.rows),
             voters=[self._voter(i, means, low, high) for i in range(len(self.voters.names))],

@@ -18,13 +18,16 @@ VERSIONS = {
     "tokenizer": 2,
     "model": 1,
     "shards": 3,
-    "adapter": 2,
-    "merged": 1,
+    "adapter": 3,
+    "merged": 2,
     "predictions": 1,
     "likelihood": 1,
     "voted": 1,
     "scores": 3,
-    "report": 2,
+    "report": 3,
+    "review": 1,
+    "experiment": 1,
+    "served": 1,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
 

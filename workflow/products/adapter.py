@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from workflow.card import write_adapter_card
 from workflow.combining import combine
 from workflow.death import die_with_parent
 from workflow.devices import visible_gpus
@@ -49,8 +50,12 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: DeepSpeed is missing, the batch cannot be spread, or a rank failed.
     """
-    if "training" not in job.slice:
-        return combine(job)
+    counts = _train(job) if "training" in job.slice else combine(job)
+    write_adapter_card(job)
+    return counts
+
+
+def _train(job: Job) -> dict[str, Any]:
     execution = Execution.model_validate(job.execution)
     _check_installed(job, execution)
     spread = batching(job.slice["training"]["batch_size"], _processes(job, execution), execution.micro_batch)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow import checkpoint
+from workflow.card import write_merged_card
 from workflow.checkpoint import Edit, Tensor, WeightFile
 from workflow.errors import BuildError
 from workflow.lora import add, changes, check_architecture, check_config, replace
@@ -26,6 +27,12 @@ ADAPTER = "adapter_model.safetensors"
 
 def make(job: Job) -> dict[str, Any]:
     """Merge, or link the whole model that full fine-tuning made; see `merge` for counts and errors."""
+    counts = _merged(job)
+    write_merged_card(job)
+    return counts
+
+
+def _merged(job: Job) -> dict[str, Any]:
     adapter = job.inputs["adapter"]
     if job.slice["method"] == "full":
         return link_model(adapter, job.out)

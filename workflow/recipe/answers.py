@@ -75,15 +75,15 @@ class Sampling(Section):
         False,
         of=("predictions",),
         description="Whether each draw records the mean log-probability of its tokens, as the model gives it "
-        "before temperature, penalties and limits.",
+        "before temperature, penalties and limits; with `constraint`, among what that allows.",
     )
     engine: Engine = Field(
-        Vllm(name="vllm"),
+        default=Vllm(name="vllm"),
         description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
         "and to compare with.",
     )
     constraint: Constraint | None = Field(
-        None, description="What answers are held to while they are generated; left out: nothing."
+        default=None, description="What answers are held to while they are generated; left out: nothing."
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ from workflow.patterns import compile_pattern
 from workflow.recipe.leaf import SOURCE, Section, leaf
 
 MADE = ("predictions",)
-Quantization = Literal["fp8", "fp8_per_channel", "fp8_per_block", "int8_per_channel_weight_only"]
+Quantization = Literal["fp8", "fp8_per_tensor", "fp8_per_channel", "fp8_per_block", "mxfp8"]
+"""Names of vLLM; those that it applies to experts alone are left out: on other models they do nothing."""
 Weights = Literal["merged", "adapter"]
 _WEIGHTS = "What answers: `merged`, one checkpoint; `adapter`, the base with the adapter beside it."
 

@@ -69,6 +69,15 @@ def stage_3_can_train_it(recipe: Recipe) -> str | None:
     return f"deepspeed.zero_stage: {broken[0]}; use 0, 1 or 2" if broken else None
 
 
+def what_is_served_is_a_model(recipe: Recipe) -> str | None:
+    """vLLM would serve the untrained model in its place."""
+    if recipe.serving and isinstance(recipe.tuning, Prompt):
+        return (
+            f"serving: {recipe.tuning.method} changes no weight, and vLLM serves no trained prompt; drop it"
+        )
+    return None
+
+
 def prompts_stay_beside_the_model(recipe: Recipe) -> str | None:
     """A trained prompt changes no weight: nothing to merge, and vLLM loads no such adapter."""
     tuning = recipe.tuning
@@ -184,6 +193,7 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     training_is_whole,
     scratch_is_trained_in_full,
     stage_3_can_train_it,
+    what_is_served_is_a_model,
     prompts_stay_beside_the_model,
     adapter_can_answer,
     an_endpoint_answers_by_itself,

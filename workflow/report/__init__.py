@@ -1,1 +1,1 @@
-"""What the product `report` is made with: readers of its inputs, geometry of its charts, its template."""
+"""What the product `report` is made with: readers of its inputs, its plots, its template."""

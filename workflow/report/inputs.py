@@ -12,6 +12,7 @@ from typing import Any
 from workflow.errors import BuildError
 from workflow.store.build import Job
 from workflow.store.files import read_json
+from workflow.store.lineage import Step
 from workflow.store.records import Manifest
 from workflow.store.store import read_manifest
 from workflow.tokens import read_shards
@@ -28,6 +29,8 @@ ROLES = {
     "base": "answers of the base model",
     "greedy": "answers of this model, greedy",
     "predictions": "answers of this model, drawn",
+    "likelihood": "loss of known answers, this model",
+    "base_likelihood": "loss of known answers, base model",
     "voted": "votes",
     "scores": "scores",
 }
@@ -41,6 +44,7 @@ class Inputs:
     folders: dict[str, Path]
     manifests: dict[str, Manifest]
     runs: dict[str, dict[str, Any]]  # empty where nothing was recorded
+    lineage: dict[str, tuple[Step, ...]]
 
     @classmethod
     def of(cls, job: Job) -> Inputs:
@@ -51,7 +55,14 @@ class Inputs:
             {role: job.inputs[role] for role in order},
             manifests,
             {role: _run(job.run_records.get(role)) for role in order},
+            job.lineage,
         )
+
+    @property
+    def steps(self) -> list[Step]:
+        """All products behind the page down to the sources, each once, what others are made of first."""
+        found = {step.address: step for role in self.folders for step in self.lineage.get(role, ())}
+        return list(found.values())
 
     def __contains__(self, role: object) -> bool:
         """Whether the recipe has this role."""
@@ -59,7 +70,7 @@ class Inputs:
 
     def label(self, role: str) -> str:
         """What a person calls the role."""
-        return ROLES.get(role, role)
+        return ROLES.get(role, f"answers of {role}")
 
     def counts(self, role: str) -> dict[str, Any]:
         """What the role's product counted; empty without the role."""

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from workflow.progress import duration, size
+from workflow.report.browser import script
 from workflow.report.samples import KINDS
-from workflow.show import SYSTEMS, TEXT_HEADER, text_rows
+from workflow.show import COUNTED, LIKELY, SYSTEMS, TEXT_HEADER, count_rows, likely_rows, text_rows
 
 TEMPLATE = "report.html.jinja"
 
 
-def render(**values: Any) -> str:
-    """The page that the template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
+def render(template: str = TEMPLATE, **values: Any) -> str:
+    """The page that a template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -25,8 +26,19 @@ def render(**values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
-    return environment.get_template(TEMPLATE).render(
-        SYSTEMS=SYSTEMS, KINDS=KINDS, TEXT_HEADER=TEXT_HEADER, text_rows=text_rows, **values
+    text, allowed = script()
+    return environment.get_template(template).render(
+        script=text,
+        allowed=allowed,
+        SYSTEMS=SYSTEMS,
+        KINDS=KINDS,
+        TEXT_HEADER=TEXT_HEADER,
+        text_rows=text_rows,
+        COUNTED=COUNTED,
+        count_rows=count_rows,
+        LIKELY=LIKELY,
+        likely_rows=likely_rows,
+        **values,
     )
 
 

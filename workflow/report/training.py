@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.report.charts import POINTS, Line
 from workflow.report.inputs import Inputs
+from workflow.report.plots import POINTS
 from workflow.store.files import read_json
 
 LOSS, FACTS = "loss.jsonl", "training.json"
+CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm")
 Curve = list[tuple[float, float]]
 
 
@@ -21,6 +22,7 @@ class Training:
     loss: Curve
     held_out: Curve
     rate: Curve
+    norm: Curve
     epochs: float | None
     broken: int
     facts: dict[str, Any]  # of training.json
@@ -40,13 +42,6 @@ class Training:
         """Logged losses behind one point of the chart."""
         return math.ceil(len(self.loss) / POINTS)
 
-    @property
-    def charts(self) -> list[tuple[str, str, Line]]:
-        """Name, style and line of each chart."""
-        named = [("loss", "tall", self.loss), ("validation loss", "low", self.held_out)]
-        named.append(("learning rate", "low", self.rate))
-        return [(name, style, Line.through(curve)) for name, style, curve in named if curve]
-
 
 def read_training(inputs: Inputs) -> Training | None:
     """The training behind the adapter; None where there is none or nothing finite was logged.
@@ -57,11 +52,12 @@ def read_training(inputs: Inputs) -> Training | None:
     if "adapter" not in inputs:
         return None
     logged = [record for record in inputs.records("adapter", LOSS) if _number(record.get("loss")) is not None]
-    loss, held_out, rate = (_curve(logged, name) for name in ("loss", "eval_loss", "learning_rate"))
+    loss, held_out, rate, norm = (_curve(logged, name) for name in CURVES)
     if not loss:
         return None
     facts = read_json(inputs.folders["adapter"] / FACTS)
-    return Training(loss, held_out, rate, _number(logged[-1].get("epoch")), len(logged) - len(loss), facts)
+    epochs, broken = _number(logged[-1].get("epoch")), len(logged) - len(loss)
+    return Training(loss, held_out, rate, norm, epochs, broken, facts)
 
 
 def _curve(logged: list[dict[str, Any]], name: str) -> Curve:

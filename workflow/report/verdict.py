@@ -64,6 +64,9 @@ def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     if scores is None:
         return Verdict("Not scored.", [])
     if not scores.systems and not scores.text_metrics:
+        if scores.likelihood:
+            likely, rows = scores.likelihood.systems["greedy"], scores.likelihood.rows
+            return Verdict(f"Loss {likely.loss:.4f} over the known answers of {rows:,} test rows.", [])
         return Verdict(f"Not scored: none of the {scores.rows} test rows has a gold answer.", [])
     steps = {"tuning": "greedy_vs_base"} if recipe.get("tuning") else {}
     steps |= {"voting": "voted_vs_single"} if scores.draws > 1 else {}
@@ -80,7 +83,8 @@ def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     if not scores.systems:
         metric, found = next(iter(scores.text_metrics.items()))
         own = found.systems["greedy"]
-        return Verdict(f"{metric} {100 * own.mean:.1f} %, mean of {own.n} test problems.", [])
+        how = "mean of" if found.of == "mean" else "all together, of"
+        return Verdict(f"{metric} {100 * own.mean:.1f} %, {how} {own.n} test problems.", [])
     best = scores.systems.get("voted") or next(iter(scores.systems.values()))
     return Verdict(f"{100 * best.accuracy:.1f} % of {scores.scored} test rows are answered right.", [])
 
@@ -93,4 +97,5 @@ def _gain(scores: Scores, step: str, test: str) -> Gain:
 
 def _text_gain(step: str, found: TextMetric, test: str) -> Gain:
     after, before = (found.systems[name] for name in PAIRS[test])
-    return Gain(step, before.mean, after.mean, found.tests[test].p, f"mean F1 of {after.n:,} test problems")
+    how = "mean of" if found.of == "mean" else "all together, of"
+    return Gain(step, before.mean, after.mean, found.tests[test].p, f"{how} {after.n:,} test problems")

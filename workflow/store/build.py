@@ -25,6 +25,7 @@ from workflow.sources import file_digest
 from workflow.store.address import canonical, sha256_of
 from workflow.store.files import Digest, digests_of, read_json, remove_tree, seal, sync_folder, write_atomic
 from workflow.store.leases import leased
+from workflow.store.lineage import Step, lineage
 from workflow.store.locks import held
 from workflow.store.records import Manifest, Plan, Receipt, key_of
 from workflow.store.store import MANIFEST, Store, read_manifest
@@ -54,6 +55,7 @@ class Job:
     execution: dict[str, Any] = field(default_factory=dict)
     resources: Resources = Resources()
     run_records: dict[str, Path] = field(default_factory=dict)
+    lineage: dict[str, tuple[Step, ...]] = field(default_factory=dict)
 
 
 Make = Callable[[Job], dict[str, Any]]
@@ -158,7 +160,8 @@ def _job(store: Store, plan: Plan, receipts: dict[str, Receipt], key: str, resou
     work = store.work(key)
     work.mkdir(parents=True, exist_ok=True)
     records = {role: store.run_record(r.product, r.key) for role, r in receipts.items()}
-    return Job(plan.slice, inputs, sources, out, work, store.pieces, where["execution"], resources, records)
+    running = where["execution"], resources, records, lineage(store, plan)
+    return Job(plan.slice, inputs, sources, out, work, store.pieces, *running)
 
 
 def intact(store: Store, receipt: Receipt) -> Path:

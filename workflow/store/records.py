@@ -11,6 +11,8 @@ from workflow.store.address import ADDRESS, address_of, canonical
 
 HEX32 = f"^{ADDRESS}$"
 HEX64 = r"^[0-9a-f]{64}$"
+DESCRIPTION = "README.md"
+"""A file that describes what lies beside it: listed and verified like all, but no content."""
 
 
 class Record(BaseModel):
@@ -76,8 +78,11 @@ class Manifest(Sealed):
 
     @property
     def content(self) -> str:
-        """Digest of names and contents, 32 hex digits: what a consumer's key depends on."""
-        return address_of({name: record.sha256 for name, record in self.files.items()})
+        """Digest of names and contents, 32 hex digits: what a consumer's key depends on.
+
+        A model card is not among them: other words in it must not make predictions anew.
+        """
+        return address_of({n: record.sha256 for n, record in self.files.items() if n != DESCRIPTION})
 
 
 class Receipt(Sealed):

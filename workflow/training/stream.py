@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,15 @@ class Stream:
         """Whether this step is the first after the end of an `every`-th epoch."""
         before, after = self.epochs_after(step - 1), self.epochs_after(step)
         return int(after / every + 1e-9) > int(before / every + 1e-9)
+
+    def tokens_after(self, step: int) -> int:
+        """Tokens of the first steps, padding left out."""
+        return int(self._running[min(step * self.batch_size, len(self.positions))])
+
+    @cached_property
+    def _running(self) -> NDArray[np.int64]:
+        lengths = np.array([self.lengths[position] for position in self.positions], np.int64)
+        return np.concatenate([[0], np.cumsum(lengths)])
 
     def seen(self, steps: int) -> tuple[int, int]:
         """Tokens, and tokens with a label, of the first steps."""

@@ -224,7 +224,8 @@ def _log(history: list[dict[str, Any]], stream: Stream) -> list[str]:
         kept = {name: entry[name] for name in LOGGED if name in entry}
         if kept.keys() & {"loss", "eval_loss"}:
             step = entry["step"]
-            lines.setdefault(step, {"epoch": round(stream.epochs_after(step), 4)}).update(kept)
+            passed = {"epoch": round(stream.epochs_after(step), 4), "tokens": stream.tokens_after(step)}
+            lines.setdefault(step, passed).update(kept)
     return [json.dumps(line, sort_keys=True) + "\n" for line in lines.values()]
 
 
