@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow.errors import BuildError
+from workflow.patterns import compile_pattern, first_group
 from workflow.results import AskedRow
 from workflow.voting import Reader, Ties, Vote
 from workflow.voting import vote as voted
@@ -246,3 +247,15 @@ def test_seeded_ties_go_by_the_row_and_the_seed_alone() -> None:
     assert chosen != [voted(["A", "B", "C"], Ties("seeded", 2), name).answer for name in rows]
     assert min(chosen.count(answer) for answer in "ABC") > 90  # 133 expected, standard deviation 9
     assert voted(["B", "A", "B"], Ties("seeded", 1), "r").answer == "B"
+
+
+@given(
+    st.sampled_from(["([A-D])", "(a*)", "(x)?b*", "a(.)?", "()", r"\b(\w*)", "答(案)?", "(?s)(.+)", r"(\C)"]),
+    st.text("abxA答案 \n", max_size=12),
+    st.booleans(),
+)
+def test_first_group_is_that_of_finditer(pattern: str, text: str, last: bool) -> None:
+    regexp = compile_pattern(pattern)
+    matches = list(regexp.finditer(text.encode()))
+    expected = matches[-1 if last else 0][1] if matches else None
+    assert first_group(regexp, text.encode(), last) == expected

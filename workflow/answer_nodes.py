@@ -110,20 +110,19 @@ class AnswerNodes:
         if "base" in recipe.scoring.compare:
             inputs["base"] = found["base"] = self._answers(greedy=True, untuned=True)
         if "shards_answers" in found:
-            inputs["likelihood"] = found["likelihood"] = self._likelihood(found.get("merged", found["model"]))
+            inputs["likelihood"] = found["likelihood"] = self._likelihood()
             if "base" in inputs:
-                untuned = self._likelihood(found["model"], untuned=True)
-                inputs["base_likelihood"] = found["base_likelihood"] = untuned
+                inputs["base_likelihood"] = found["base_likelihood"] = self._likelihood(untuned=True)
         schema = recipe.scoring.answer_schema
         sources = {"answer_schema": self.folder / schema} if schema else {}
         return self.node("scores", slice=chosen, inputs=inputs, sources=sources)
 
-    def _likelihood(self, model: Node, untuned: bool = False) -> Node:
-        """What the answers of the test rows are worth to a model, tokenized as training rows are."""
-        inputs = {"shards": self.found["shards_answers"], "model": model}
-        if isinstance(self.recipe.tuning, Prompt) and not untuned:
-            inputs["adapter"] = self.found["adapter"]
-        return self.node("likelihood", slice={}, inputs=inputs)
+    def _likelihood(self, untuned: bool = False) -> Node:
+        """What the answers of the test rows are worth to the recipe's model, or to the `untuned` base."""
+        assert self.recipe.sampling is not None
+        engine = self.recipe.sampling.engine
+        model = self._answering(_of_base(engine) if untuned else engine, untuned)
+        return self.node("likelihood", slice={}, inputs={"shards": self.found["shards_answers"], **model})
 
     def _report(self) -> Node:
         shown = self.recipe.model_dump(mode="json", exclude={"execution"}, exclude_none=True)

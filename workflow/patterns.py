@@ -7,6 +7,8 @@ from typing import Any
 
 import re2
 
+_UNANCHORED, _NOWHERE = re2._Anchor.UNANCHORED, (-1, -1)
+
 
 @cache
 def compile_pattern(pattern: str) -> Any:
@@ -35,3 +37,18 @@ def named_groups(pattern: str) -> list[str]:
     """Names of the pattern's groups in order of position."""
     index: dict[str, int] = compile_pattern(pattern).groupindex
     return sorted(index, key=index.__getitem__)
+
+
+def first_group(regexp: Any, text: bytes, last: bool) -> bytes | None:
+    """The first group of a pattern's first or last match, as `finditer` finds them; None: there is none.
+
+    The very calls that re2's `finditer` makes, without an object for every match: half the time.
+    """
+    match, begin, end = regexp._regexp.Match, 0, len(text)
+    found = None
+    while (spans := match(_UNANCHORED, text, begin, end))[0] != _NOWHERE:
+        found = spans[1]
+        if not last or begin == end:
+            break
+        begin = spans[0][1] if spans[0][1] > begin else begin + 1  # behind an empty match
+    return None if found is None or found == _NOWHERE else text[found[0] : found[1]]

@@ -45,7 +45,7 @@ class Tally:
         self.rows += 1
         self.draws = len(drawn["draws"])
         values = self.texts.add(row, drawn)
-        if likely := self.likely.add(row):
+        if self.likely.found and (likely := self.likely.add(row)):
             values["perplexity"] = likely
         answers = self._answers(row, drawn, line)
         if row.gold:

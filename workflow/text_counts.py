@@ -47,9 +47,13 @@ class Counted:
         """Count the texts of a row, and how many of them have no valid answer (None: none is read)."""
         self.texts += len(draws)
         for draw in draws:
-            self.empty += not draw.text or draw.text.isspace()
-            self.cut += draw.finish_reason == "length"
-            self.loops += loops(draw.text)
+            text = draw.text
+            if not text or text.isspace():
+                self.empty += 1
+            elif len(text) >= LEAST and loops(text):
+                self.loops += 1
+            if draw.finish_reason == "length":
+                self.cut += 1
         if abstained is not None:
             self.abstained = (self.abstained or 0) + abstained
 
