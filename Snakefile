@@ -50,7 +50,9 @@ container: "docker://python:3.11"
 
 wildcard_constraints:
     address="[0-9a-f]{32}",
-    recipe="(rehearsal/)?[A-Za-z0-9][A-Za-z0-9._-]*",
+    recipe=r"(rehearsal/)?(experiments/{0}(/{0})?|{0})".format(
+        "[A-Za-z0-9][A-Za-z0-9._-]*"
+    ),
     name="|".join(
         name.replace(".", r"\.")
         for name in PUBLISHED
@@ -83,6 +85,9 @@ include: "rules/likelihood.smk"
 include: "rules/voted.smk"
 include: "rules/scores.smk"
 include: "rules/report.smk"
+include: "rules/review.smk"
+include: "rules/experiment.smk"
+include: "rules/served.smk"
 
 
 onsuccess:

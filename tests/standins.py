@@ -57,7 +57,7 @@ def adapter(job: Job) -> dict[str, Any]:
     write_weights(job.out / ("model.safetensors" if full else "adapter_model.safetensors"), state)
     if full:
         copy_companions(job.inputs["model"], job.out)
-    (job.out / "loss.jsonl").write_text('{"epoch":1,"learning_rate":0.1,"loss":2.5,"step":1}\n')
+    (job.out / "loss.jsonl").write_text('{"epoch":1,"learning_rate":0.1,"loss":2.5,"step":1,"tokens":9}\n')
     (job.out / "training.json").write_text(json.dumps({"steps": STEPS}) + "\n")
     write_adapter_card(job)
     return {"steps": STEPS}

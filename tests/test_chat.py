@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_rows import TINY, tokenizer
 
-from workflow.chat import Chat, is_opaque, sandbox
+from workflow.chat import Chat, Sandbox, is_opaque
 from workflow.tiny_model import CHAT_TEMPLATE
 
 MESSAGES = [
@@ -93,7 +93,7 @@ def test_the_chat_is_what_transformers_makes_of_it(loaded: Any, template: str) -
 
 
 def test_the_short_way_is_taken_where_contents_are_only_put_out() -> None:
-    parse = sandbox().parse
+    parse = Sandbox().parse
     assert [template for template in OPAQUE if not is_opaque(parse(template))] == []
     assert [template for template in SEEN if is_opaque(parse(template))] == []
 

@@ -267,17 +267,18 @@ def test_remains_and_pieces(place: Folder) -> None:
     remains = [store.root / f"rows/{key}.broken-1", store.root / f"rows/{'0' * 32}.tmp", store.work("1" * 32)]
     loose, linked = store.pieces / "tokens/a/loose", store.pieces / "tokens/a/linked"
     stale, fresh = store.pieces / "predictions/stale", store.pieces / "predictions/fresh"
-    for path in (*remains, loose.parent, stale, fresh):
+    lost, known = store.pieces / f"rows/a/{'2' * 32}.origins", store.pieces / f"rows/a/{key}.origins"
+    for path in (*remains, loose.parent, stale, fresh, lost.parent):
         path.mkdir(parents=True)
-    for path in (loose, linked, stale / "rows", fresh / "rows"):
+    for path in (loose, linked, stale / "rows", fresh / "rows", lost, known):
         path.write_text("x" * 5000)
     os.link(linked, store.root / "rows" / key / "linked")
-    for path in (loose, linked, stale / "rows", stale, fresh):
+    for path in (loose, linked, stale / "rows", stale, fresh, lost, known):
         os.utime(path, (old, old))
     printed = collected(place)
-    assert not [path for path in (*remains, loose, stale) if path.exists()]
-    assert linked.exists() and (fresh / "rows").exists()
-    assert printed.endswith("deleted 10.0 kB that nobody needs")
+    assert not [path for path in (*remains, loose, stale, lost) if path.exists()]
+    assert linked.exists() and (fresh / "rows").exists() and known.exists()
+    assert printed.endswith("deleted 15.0 kB that nobody needs")
 
 
 def test_a_job_that_works_on_a_needed_key_keeps_its_half_folder(place: Folder) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_predictions import ROOT, SYMBOLS, answers, child, finished, model_config, tiny_model
 
-from workflow.engine import dtype_of, position_limit, seed_of
+from workflow.engine import seed_of
 from workflow.errors import BuildError
+from workflow.vllm_start import dtype_of, position_limit
 
 SPECIAL = (0, 2, 3)  # skipped in texts; to the tokenizer <start> is a word
 

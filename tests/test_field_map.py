@@ -60,6 +60,7 @@ IA3 = MAIN.replace(
 )
 P_TUNING = TRAINED_ONLY.replace(LORA, "method: p_tuning, virtual_tokens: 3, encoder_hidden_size: 5")
 PREFIX = TRAINED_ONLY.replace(LORA, "method: prefix_tuning, virtual_tokens: 3, projection_hidden_size: 5")
+SERVED = MAIN + "serving: {questions: [{ask: hi, expect: a}], max_tokens: 8}\n"
 SHA = "sha256: " + "0" * 64
 HELD_OUT = MAIN.replace(
     "epochs: 1",
@@ -69,6 +70,9 @@ SHAPED = MAIN.replace("[accuracy]", "[schema_valid], answer_schema: a.json")
 WEIGHTED = MAIN.replace("rule: majority", "rule: weighted, weights: {own: 2}")
 VARIANTS = MAIN.replace("max_length: 256", "max_length: 256, variants: {short: prompts/tiny.jinja}")
 SHOTS = MAIN.replace("max_length: 256", "max_length: 256, examples: {k: 2, select: fixed, seed: 9}")
+ENDPOINT = "engine: {name: endpoint, base_url: 'http://localhost:8000/v1', model: m, api: chat}"
+ASKED = re.sub("(  train|tuning|training|deepspeed): .*\n", "", MAIN).replace("n: 3", f"n: 3, {ENDPOINT}")
+HELD = MAIN.replace("n: 3", "n: 3, constraint: {json_schema: ds.json}")
 OWN_CONFIG = MAIN.replace("zero_stage: 2", "zero_stage: 2, config: ds.json")
 
 
@@ -179,6 +183,7 @@ EDITS = [
     Edit("prompt.max_source_length", "max_source_length: 200", "max_source_length: 199", PAIR),
     Edit("prompt.max_target_length", "max_target_length: 60", "max_target_length: 61", PAIR),
     Edit("prompt.variants", "prompts/tiny.jinja}", "prompts/copy.jinja}", VARIANTS),
+    Edit("prompt.train_variants", "tiny.jinja}", "tiny.jinja}, train_variants: true", VARIANTS),
     Edit("prompt.examples.k", "k: 2", "k: 3", SHOTS),
     Edit("prompt.examples.select", "select: fixed", "select: random", SHOTS),
     Edit("prompt.examples.seed", "seed: 9", "seed: 8", SHOTS),
@@ -279,7 +284,17 @@ EDITS = [
     Edit("sampling.max_tokens", "max_tokens: 48", "max_tokens: 32"),
     _add("sampling.stop", "stop: ['!']"),
     _add("sampling.logprobs", "logprobs: true"),
-    _add("sampling.engine", "engine: transformers"),
+    _add("sampling.engine.name", "engine: transformers"),
+    _add("sampling.engine.weights", "engine: {name: vllm, weights: adapter}"),
+    _add("sampling.engine.quantization", "engine: {name: vllm, quantization: fp8}"),
+    _add("sampling.engine.batch_invariant", "engine: {name: vllm, batch_invariant: true}"),
+    Edit("sampling.engine.base_url", "localhost:8000", "localhost:8001", ASKED),
+    Edit("sampling.engine.model", "model: m,", "model: n,", ASKED),
+    Edit("sampling.engine.api", "api: chat", "api: completions", ASKED),
+    Edit("sampling.engine.seeds", "api: chat", "api: chat, seeds: false", ASKED),
+    _add("sampling.constraint.choice", "constraint: {choice: options}"),
+    _add("sampling.constraint.regex", "constraint: {regex: '[A-D]'}"),
+    Edit("sampling.constraint.json_schema", "ds.json", "same.json", HELD),
     Edit("sampling.seed", "max_tokens: 48, seed: 0", "max_tokens: 48, seed: 1"),
     Edit("voting.answer.pattern", "([A-D])", "([A-C])"),
     Edit("voting.answer.match", "match: last", "match: first"),
@@ -299,6 +314,12 @@ EDITS = [
     _add("scoring.own", "own: {brevity: '1.0'}"),
     _add("scoring.resamples", "resamples: 500"),
     _add("scoring.seed", "seed: 3"),
+    Edit("serving.questions.ask", "ask: hi", "ask: who", SERVED),
+    Edit("serving.questions.expect", "expect: a", "expect: b", SERVED),
+    Edit("serving.questions", "{ask: hi", "{ask: ho}, {ask: hi", SERVED),
+    Edit("serving.system", "max_tokens: 8", "max_tokens: 8, system: be brief", SERVED),
+    Edit("serving.max_tokens", "max_tokens: 8", "max_tokens: 9", SERVED),
+    Edit("serving.canary", "max_tokens: 8", "max_tokens: 8, canary: false", SERVED),
     Edit("execution.processes", "processes: 1", "processes: 2"),
     _add("execution.micro_batch", "micro_batch: 2"),
     _add("execution.gradient_checkpointing", "gradient_checkpointing: true"),
@@ -309,6 +330,11 @@ EDITS = [
     _add("execution.keep_checkpoints", "keep_checkpoints: 1"),
     _add("execution.gpu_memory_utilization", "gpu_memory_utilization: 0.5"),
     _add("execution.max_model_len", "max_model_len: 400"),
+    _add("execution.prefix_caching", "prefix_caching: false"),
+    _add("execution.endpoint.key_variable", "endpoint: {key_variable: KEY}"),
+    _add("execution.endpoint.requests_at_once", "endpoint: {requests_at_once: 2}"),
+    _add("execution.endpoint.timeout", "endpoint: {timeout: 9.0}"),
+    _add("execution.endpoint.give_up", "endpoint: {give_up: 9.0}"),
     Edit("dataset.train.path", "data/train.jsonl", "data/copy.jsonl"),
     Edit("dataset.train.sha256", "train.jsonl, format: round1", "train.jsonl, format: round1, SHA"),
     Edit("prompt.template", "prompts/tiny.jinja", "prompts/copy.jinja"),
@@ -370,6 +396,8 @@ def test_a_leaf_changes_what_it_decides(place: workspace.Folder, edit: Edit) -> 
     expected = declared(edit) - {EXECUTION, SOURCE}
     if edit.path == "tuning.method":
         expected |= {"merged"}  # the adapter of a full tuning is the whole model: it needs no base
+    if edit.path == "prompt.train_variants":
+        expected |= {"shards"}  # which have more source files then
     if edit.path == "scoring.compare":
         assert before.keys() - after.keys() == {"base"}
     assert {before[name].product for name in decided} == expected

@@ -49,13 +49,19 @@ BEYOND_SCHEMA |= {
     "prompt-zero-3",
     "prompt-sampling",
     "prompt-packed",
+    "prompt-served",
+    "served-bad-pattern",
 }
 BEYOND_SCHEMA |= {"prefix-checkpointing", "scratch-dora", "int8-double", "layers-all-linear"}
 BEYOND_SCHEMA |= {"ia3-feedforward", "combined-trained", "ties-without-density", "cat-with-density"}
+BEYOND_SCHEMA |= {"adapter-dora", "adapter-of-full", "adapter-rank", "adapter-saved", "endpoint-trained"}
+BEYOND_SCHEMA |= {"endpoint-nowhere", "endpoint-with-password", "endpoint-plain", "endpoint-chat-regex"}
+BEYOND_SCHEMA |= {"constraint-lookahead", "constraint-of-two", "constraint-transformers"}
 BEYOND_SCHEMA |= {"weights-under-majority", "weighted-by-nothing", "seeded-without-seed", "member-twice"}
 BEYOND_SCHEMA |= {"accuracy-without-validation", "validation-for-nothing", "logprob-not-recorded"}
 BEYOND_SCHEMA |= {"votes-of-nothing", "variants-without-voting", "variant-called-own", "variant-and-member"}
 BEYOND_SCHEMA |= {"examples-without-training", "similar-with-a-seed", "word-of-two-labels"}
+BEYOND_SCHEMA |= {"train-variants-of-none"}
 """Rules about several fields, or about what RE2 understands: a JSON Schema here does not say them."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow.normalising import normalised
@@ -42,6 +42,7 @@ def test_numbers(text: str, form: str) -> None:
     assert normalised(text, "number") == form
 
 
+@settings(deadline=None)
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=4))
 def test_a_number_in_any_writing_is_itself(value: Decimal) -> None:
     plain = normalised(f"{value:f}", "number")
@@ -72,6 +73,7 @@ def test_texts(text: str, form: str) -> None:
     assert normalised(text, "text") == form
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.sampled_from(["none", "text", "number"]))
 def test_a_normal_form_is_its_own(text: str, how: str) -> None:
     form = normalised(text, how)

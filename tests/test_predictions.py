@@ -14,10 +14,17 @@ from workflow.draws import Draws, Wanted, prompt_digest
 from workflow.engine import Draw, Question, seed_of
 from workflow.errors import BuildError
 from workflow.products import predictions
-from workflow.products.predictions import Survey, context_length, look_through
+from workflow.products.predictions import context_length
+from workflow.survey import Survey, look_through, prompted, sampling_of
 from workflow.tokens import Rendering, write_rendering
 
 PROMPTS = {row: prompt_digest([1, number]) for number, row in enumerate("abcd")}
+
+
+def looked_through(tmp_path: Path, prompts: dict[str, list[int]]) -> Survey:
+    rows = shards(tmp_path / "s", prompts, rows_per_shard=2)
+    asked = job(tmp_path / "j", rows, tmp_path)
+    return look_through(prompted(asked, sampling_of(asked)), rows)
 
 
 class TestLimits:
@@ -44,12 +51,10 @@ class TestLimits:
 
     def test_empty_prompt(self, tmp_path: Path) -> None:
         with pytest.raises(BuildError, match="row 'b' has an empty prompt"):
-            look_through(shards(tmp_path / "s", {"a": [1], "b": []}))
+            looked_through(tmp_path, {"a": [1], "b": []})
 
     def test_survey(self, tmp_path: Path) -> None:
-        found = look_through(
-            shards(tmp_path / "s", {"a": [1], "b": [1, 2, 3], "c": [4, 5]}, rows_per_shard=2)
-        )
+        found = looked_through(tmp_path, {"a": [1], "b": [1, 2, 3], "c": [4, 5]})
         assert (found.longest, found.longest_tokens) == ("b", 3)
         assert found.prompts["c"] == prompt_digest([4, 5])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from workspace import ROOT, Folder
 from workflow.earlier import in_results
 from workflow.errors import BuildError
 from workflow.recipe import Recipe, load_recipe
+from workflow.recipe.engines import Vllm
 from workflow.rehearsal import FAMILIES, REHEARSAL, _family, rehearsed
 from workflow.settle import last_files
 
@@ -103,6 +105,18 @@ def test_what_is_made_small(tmp_path: Path) -> None:
     assert told["execution"] == {
         "processes": 2, "micro_batch": 1, "save_steps": 2, "gradient_checkpointing": True,
     }  # fmt: skip
+
+
+def test_no_endpoint_is_asked_and_nothing_quantised(tmp_path: Path) -> None:
+    asked = re.sub("(tuning|deepspeed|gate): .*\n|training:\n(  .*\n)*|  train: .*\n", "", TUNED)
+    asked = asked.replace("split: {test: 0.01}", "test: {path: data/mine.jsonl, format: text}")
+    engine = "engine: {name: endpoint, base_url: 'https://h/v1', model: m, api: chat}"
+    with_rows(tmp_path)
+    recipe = small(tmp_path, asked.replace("n: 9", f"n: 9, {engine}"))
+    assert recipe.sampling and recipe.sampling.engine == Vllm(name="vllm")
+    engine = "engine: {name: vllm, weights: adapter, quantization: fp8}"
+    recipe = small(tmp_path, TUNED.replace("n: 9, temp", f"n: 9, {engine}, temp"))
+    assert recipe.sampling and recipe.sampling.engine == Vllm(name="vllm", weights="adapter")
 
 
 def test_own_rows_come_first(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from workflow.products import MAKERS
-from workflow.recipe.leaf import EXECUTION, SOURCE, Section, owners
-from workflow.recipe.load import _models_in
+from workflow.recipe.leaf import EXECUTION, SOURCE, Section, models_in, owners
 from workflow.recipe.recipe import Recipe
 from workflow.reference import reference
 from workflow.schemas import models, schema
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 def fields(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
     """(dotted path, field, is a section) of everything below a model."""
     for name, field in model.model_fields.items():
-        inner = [found for found in _models_in(field.annotation) if issubclass(found, Section)]
+        inner = [found for found in models_in(field.annotation) if issubclass(found, Section)]
         if get_origin(field.annotation) is dict:  # sources by name: each is one of those above it
             inner = []
         yield f"{prefix}{name}", field, bool(inner)

@@ -134,6 +134,28 @@ def test_the_sources_own_prompt(tmp_path: Path) -> None:
         shards.make(job(tmp_path, [row(1, "same test", rendered="same text")], "train", "error", 100))
 
 
+def test_training_rows_in_several_templates(tmp_path: Path, loaded: Renderer) -> None:
+    """Each row in one of them, by its id: edited or joined by others it stays with its template."""
+    rows = [row(i, f"文{i}", rendered="x") for i in range(40)]
+    prompts = []
+    for number, given in enumerate((rows, rows[::3], [{**one, "target": {"answer": "改"}} for one in rows])):
+        one = job(tmp_path / f"{number}", given, pieces=tmp_path / "pieces")
+        for name in ("short", "long"):
+            path = one.sources["template"].with_name(f"{name}.jinja")
+            path.write_text(
+                one.sources["template"].read_text().replace("{{ text }}", f"{name} {{{{ text }}}}")
+            )
+            one.sources[f"template {name}"] = path
+        shards.make(one)
+        texts = {
+            r.id: loaded.backend.decode(r.input_ids[: r.prompt_tokens].tolist()) for r in read_rows(one.out)
+        }
+        prompts.append(texts)
+    shown = [sum(word in text for text in prompts[0].values()) for word in ("short", "long")]
+    assert min(*shown, 40 - sum(shown)) > 4
+    assert prompts[1] == {id: prompts[0][id] for id in prompts[1]} and prompts[2] == prompts[0]
+
+
 def test_no_row_left(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="every one of 2 rows is over the limits"):
         made(tmp_path, [row(1, "一"), row(2, "二")], overflow="drop", limits=1)

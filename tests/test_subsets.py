@@ -64,6 +64,7 @@ def test_enumerated_is_the_mean_over_all_subsets(
     assert found == pytest.approx([float(share) for share in expected], abs=1e-12)
 
 
+@settings(deadline=None)
 @given(ANSWERS, RIGHT)
 def test_the_whole_set_is_the_vote(answers: list[str | None], right: set[str]) -> None:
     result = vote(answers, Ties("abstain"))

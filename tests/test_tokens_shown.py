@@ -21,6 +21,7 @@ from token_rows import row as single
 from workspace import Folder, environment, folder
 
 from workflow.cli import main
+from workflow.encoding import backend_of
 from workflow.products import MAKERS, shards
 from workflow.report.inputs import Inputs
 from workflow.report.rows import PIECES, training_rows
@@ -28,7 +29,7 @@ from workflow.settle import settle
 from workflow.show_rows import _painted
 from workflow.store.build import Resources, build
 from workflow.tokens import TokenRow, read_rows
-from workflow.tokens_shown import backend_of, first_rows, pieces, visible
+from workflow.tokens_shown import first_rows, pieces, visible
 
 
 def made(tmp_path: Path, rows: list[dict[str, Any]], **chosen: Any) -> list[TokenRow]:

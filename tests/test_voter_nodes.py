@@ -56,9 +56,22 @@ def test_variants_are_shards_and_predictions_of_their_own(place: workspace.Folde
     assert found["short"] is graph.node("predictions.short")
     assert found["short"].inputs["shards"] is graph.node("shards_test.short")
     assert found["short"].inputs["model"] is found["own"].inputs["model"]
+    seeds = [node.slice["sampling"]["seed"] for node in found.values()]
+    assert len(set(seeds)) == 3 and seeds[0] == 0  # equal seeds would draw alike
     alone = drawn(place, SMALL, "alone")
     for name in ("predictions", "greedy", "adapter", "shards_train"):  # trained on `template` alone
         assert graph.node(name).address == alone.node(name).address
+
+
+def test_training_in_all_templates_has_their_files(place: workspace.Folder) -> None:
+    alone = drawn(place, VARIANTS, "alone")
+    graph = drawn(place, VARIANTS.replace("max_length", "train_variants: true, max_length"))
+    trained = graph.node("shards_train")
+    assert {role: path.name for role, path in trained.sources.items()} == {
+        "template": "tiny.jinja", "template short": "short.jinja", "template plain": "copy.jinja",
+    }  # fmt: skip
+    assert graph.node("adapter").address != alone.node("adapter").address
+    assert graph.node("shards_test").address == alone.node("shards_test").address
 
 
 def test_a_members_predictions_are_its_own_nodes(place: workspace.Folder) -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow.errors import BuildError
@@ -207,6 +207,7 @@ def naive_weighted(answers: Sequence[str | None], tenths: Sequence[int]) -> tupl
     return {answer for answer, total in sums.items() if total == most}, most
 
 
+@settings(deadline=None)
 @given(DRAWS, st.data(), st.sampled_from(["first", "seeded", "abstain"]))
 def test_weighted_votes_are_counted_as_fractions_are(
     answers: list[str | None], data: st.DataObject, ties: str

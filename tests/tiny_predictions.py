@@ -23,10 +23,11 @@ from workflow.store.files import digests_of, write_atomic
 from workflow.store.records import Manifest
 from workflow.store.store import MANIFEST
 from workflow.tokens import Rendering, TokenRow, write_rendering
+from workflow.vllm_start import Setup
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = {"n": 3, "temperature": 1.0, "max_tokens": 16, "seed": 7}
-SYMBOLS = ["<pad>", "<start>", "<end>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+SYMBOLS = ["<pad>", "<start>", "<end>", "<unk>", *"abcdefghijklmnopqrstuvABCD0123456789"]
 
 
 def manifest(folder: Path, counts: dict[str, Any] | None = None) -> Path:
@@ -143,11 +144,11 @@ class Kept(engine.Engine):
     limit: int | None = None
     asked: list[tuple[str, int]]
 
-    def __new__(cls, setup: engine.Setup) -> Kept:
+    def __new__(cls, setup: Setup) -> Kept:
         cls.kept = cls.kept or super().__new__(cls)
         return cls.kept
 
-    def __init__(self, setup: engine.Setup) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.asked = []
         if not hasattr(self, "draws_at_once"):
             super().__init__(setup)

@@ -80,8 +80,8 @@ def job(
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """What `rows` makes of rows that have ids."""
     found = [Found(one["id"], number, True, canonical(one)) for number, one in enumerate(rows, start=1)]
-    _, cuts = merge([write_run(folder / "run", found)], folder / ROWS, folder, 1)
-    write_cuts(folder / CUTS, cuts)
+    part = merge([write_run(folder / "run", found)], folder / ROWS, folder, 1)
+    write_cuts(folder / CUTS, part.cuts)
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[TokenRow]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from workflow.graph import Draw, Graph
 from workflow.node import Node
 from workflow.publish import publish
-from workflow.settle import FOLDERS, PUBLISHED, settle
+from workflow.settle import FOLDERS, PUBLISHED, may_show, settle
 from workflow.store.files import digests_of
 from workflow.store.records import Manifest, Receipt, key_of
 from workflow.store.store import MANIFEST, Store
@@ -203,7 +203,7 @@ def _pretend(store: Store, node: Node, text: str | None) -> None:
     key = key_of(node.plan, {role: receipt.manifest.content for role, receipt in found.items() if receipt})
     target = store.folder(node.product, key)
     target.mkdir(parents=True, exist_ok=True)
-    names = [file for product, file in PUBLISHED.values() if product == node.product and file]
+    names = [file for name, (_, file) in PUBLISHED.items() if file and may_show(name, node.product)]
     for name in names or ["content"]:
         if name in FOLDERS:
             (target / name).mkdir(exist_ok=True)
@@ -225,7 +225,7 @@ def publish_all(place: Folder, recipe: str, names: tuple[str, ...] = tuple(PUBLI
         node = products.get(PUBLISHED[name][0])
         if node and name != "submission.jsonl":
             stamp = place.store.stamp(node.product, node.address)
-            publish(place.store, place.path("results", recipe), name, stamp)
+            publish(place.store, place.path("results", recipe), name, stamp, recipe)
 
 
 def record_run(place: Folder, node: Node, **record: object) -> None:

@@ -92,7 +92,7 @@ def _sources(name: str, old: Side, new: Side) -> list[Change]:
     before, after = old.plan.sources, new.plan.sources
     roles = [*after, *(role for role in before if role not in after)]
     return [
-        _source(source_of(new.plan.product, name, new.plan.slice), role, old, new)
+        _source(source_of(new.plan.product, name, new.plan.slice, role), role, old, new)
         for role in roles
         if before.get(role) != after.get(role)
     ]

@@ -100,7 +100,7 @@ class Chat:
 
     @cached_property
     def _opaque(self) -> bool:
-        return is_opaque(sandbox().parse(self.template or ""))
+        return is_opaque(Sandbox().parse(self.template or ""))
 
     @cached_property
     def _frames(self) -> dict[tuple[Any, ...], list[str]]:
@@ -109,14 +109,9 @@ class Chat:
 
     @cached_property
     def _compiled(self) -> Any:
-        compiled = sandbox().from_string(self.template or "")
+        compiled = Sandbox().from_string(self.template or "")
         compiled.globals = dict(compiled.globals)  # a ChainMap: every context would walk through it
         return compiled
-
-
-def sandbox() -> ImmutableSandboxedEnvironment:
-    """What chat templates run in."""
-    return _Sandbox()
 
 
 def is_opaque(node: nodes.Node, names: frozenset[str] = frozenset(), shown: bool = False) -> bool:
@@ -176,16 +171,18 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """As transformers compiles chat templates (`utils/chat_template_utils.py`, 5.23)."""
+class Sandbox(ImmutableSandboxedEnvironment):
+    """What chat templates run in, as transformers compiles them (`utils/chat_template_utils.py`, 5.23)."""
 
     def __init__(self) -> None:
+        """Make the environment."""
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.filters["tojson"] = _tojson
         self.globals |= {"raise_exception": _raise, "strftime_now": _now, "namespace": _Namespace}
         self._safe: dict[tuple[type, str], bool] = {}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        """A field of a plain dictionary at once, anything else as Jinja does."""
         if type(obj) is dict and attribute in obj and attribute not in _DICT:
             return obj[attribute]
         return super().getattr(obj, attribute)

@@ -20,6 +20,7 @@ from workflow.disk import size
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.products import PRODUCTS
+from workflow.recipe.load import everything
 from workflow.store.address import ADDRESS
 from workflow.store.files import files_in, remove_tree
 from workflow.store.leases import Ref, guard, held_refs
@@ -127,9 +128,9 @@ def clean(store: Store, recipes: Path, rules: Rules) -> str:
 def _of_recipes(store: Store, folder: Path, notes: list[str]) -> set[Ref]:
     """What the recipes of this folder ask for; one that is wrong keeps what its root names."""
     draw, found = Draw(store, folder), set[Ref]()
-    for path in sorted(folder.glob("*.yaml")):
+    for name in everything(folder):
         try:
-            nodes = draw.recipe(path.stem).nodes.values()
+            nodes = draw.recipe(name).nodes.values()
         except BuildError as error:
             notes.append(f"{str(error).splitlines()[0]}; kept: what this recipe published and planned last")
             continue
@@ -205,17 +206,22 @@ def _named(receipt: Path) -> str | None:
 def _pieces(store: Store, older_than: float | None) -> Iterator[Item]:
     """Pieces that no product shares and that lay unused: a cache, so nothing depends on them."""
     tokens = Item("pieces of token shards, in no product")
-    limit = max(older_than or 0.0, TOKENS_UNUSED)
+    before = time.time() - max(older_than or 0.0, TOKENS_UNUSED)
     for path in files_in(store.pieces / "tokens"):
-        if path.lstat().st_nlink == 1 and _time(path) < time.time() - limit:
+        if path.lstat().st_nlink == 1 and _time(path) < before:
             tokens.paths.append(path)
+    origins = Item("where rows came from that are gone")
+    for path in files_in(store.pieces / "rows"):
+        key = path.name.lstrip(".").partition(".")[0]
+        if not store.has("rows", key) and _time(path) < before:
+            origins.paths.append(path)
     predictions = Item("pieces of predictions, unused")
     limit = PREDICTIONS_UNUSED if older_than is None else older_than
     for path in _entries(store.pieces / "predictions"):
         newest = max([_time(path), *map(_time, files_in(path) if path.is_dir() else [])])
         if newest < time.time() - limit:
             predictions.paths.append(path)
-    yield from (item for item in (tokens, predictions) if item.paths)
+    yield from (item for item in (tokens, origins, predictions) if item.paths)
 
 
 def _entries(folder: Path) -> list[Path]:

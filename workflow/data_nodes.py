@@ -13,6 +13,23 @@ from workflow.recipe.source import HubData, Sample
 from workflow.sources import folder_files
 
 
+def asked_in(dataset: Dataset, rows: Path) -> Dataset:
+    """The section of a recipe whose test rows are those of another file, in the format of its own.
+
+    Conditions and samples are left out: every row is wanted. Other steps are part of what a row means.
+
+    Raises:
+        BuildError: The recipe's own rows have several formats.
+    """
+    source = dataset.test or dataset.train
+    assert source
+    if isinstance(source, MixtureSource):
+        raise BuildError("its rows are a mixture of formats; new ones are of one: give dataset.test a file")
+    own: dict[str, object] = {"sha256": None, "where": [], "sample": None, "bad_rows": 0}
+    new = source.model_copy(update={"path": str(rows.absolute()), **own})
+    return dataset.model_copy(update={"train": None, "split": None, "test": new})
+
+
 class DataNodes:
     """Draws the rows of one recipe."""
 

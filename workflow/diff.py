@@ -12,6 +12,7 @@ from workflow.errors import BuildError
 from workflow.fields import flat
 from workflow.graph import Draw, Graph
 from workflow.node import Node
+from workflow.recipe.load import named
 from workflow.state import in_flow
 from workflow.store.store import Store
 
@@ -47,8 +48,8 @@ def _is_built(what: str) -> bool:
 
 def _recipe(what: str, store: Store) -> tuple[Draw, str]:
     path = Path(what)
-    draw = Draw(store, path.parent if path.suffix == ".yaml" else Path("recipes"))
-    return draw, path.stem if path.suffix == ".yaml" else what
+    folder, name = named(path) if path.suffix == ".yaml" else (Path("recipes"), what)
+    return Draw(store, folder), name
 
 
 def _before(what: str, store: Store) -> tuple[Other, Graph | None]:

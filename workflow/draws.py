@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,8 @@ class Wanted:
     seed: int  # from which each draw's own is derived
 
 
-def prompt_digest(tokens: list[int]) -> str:
-    """blake2b-64 of a prompt's token ids, in hex."""
+def prompt_digest(tokens: Sequence[Any]) -> str:
+    """blake2b-64 of a prompt, most often its token ids, in hex."""
     return _sum(json.dumps(tokens).encode())
 
 
@@ -172,7 +172,13 @@ class Draws:
         record = _record(os.pread(file, length, offset))
         if record is None:
             raise BuildError(f"{self.path.parent}: a record was changed while it was used; build again")
-        return Draw(record["text"], record["token_ids"], record["finish_reason"], record.get("logprob"))
+        return Draw(
+            record["text"],
+            record["token_ids"],
+            record["finish_reason"],
+            record.get("logprob"),
+            record.get("tokens"),
+        )
 
 
 def _open_own(path: Path) -> int:

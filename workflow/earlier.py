@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from workflow.arms import EXPERIMENTS
 from workflow.changes import Side
 from workflow.errors import BuildError
 from workflow.graph import Graph
@@ -84,15 +85,18 @@ class LastBuild:
 
 
 def in_results(path: Path) -> tuple[str, str] | None:
-    """Recipe and file of results/<recipe>/<file> or results/rehearsal/<recipe>/<file>.
+    """Recipe and file of results/<recipe>/<file>; the recipe may be a rehearsal, an experiment or an arm.
 
     The file is empty where the path ends with the recipe; None: it is no such path.
     """
-    parts = path.parts
-    names = 2 if parts[1:2] == (REHEARSAL.rstrip("/"),) else 1
-    if parts[:1] != (str(RESULTS),) or len(parts) <= names:
+    top, *parts = path.parts or ("",)
+    names = 1 + (parts[:1] == [REHEARSAL.rstrip("/")])
+    if parts[names - 1 : names] == [EXPERIMENTS.rstrip("/")]:
+        names += 1
+        names += len(parts) > names and parts[names] not in PUBLISHED  # an arm
+    if top != str(RESULTS) or len(parts) < names:
         return None
-    return "/".join(parts[1 : names + 1]), "/".join(parts[names + 1 :])
+    return "/".join(parts[:names]), "/".join(parts[names:])
 
 
 def published(recipe: str, results: Path = RESULTS) -> dict[str, InputRef]:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,21 @@ SAMPLE = 256
 
 MANY = 64
 """Texts for which it pays to prepare gigatoken and the table of what tokens spell."""
+
+
+def backend_of(tokenizer: Path) -> Any:
+    """The `tokenizers.Tokenizer` in a folder of the product `tokenizer`.
+
+    Raises:
+        BuildError: The file is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    path = tokenizer / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise BuildError(f"{path}: damaged ({error}); build again") from None
 
 
 class Unequal(Exception):

@@ -6,71 +6,72 @@ Below it is the same engine, driven one step at a time (vLLM 0.30).
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain, islice
+from typing import Any, Literal
 
-from workflow.checkpoint import read_json, weight_files
 from workflow.errors import BuildError
+from workflow.prompts import Message
 from workflow.recipe.answers import Sampling
+from workflow.vllm_start import Setup, start
 
-if TYPE_CHECKING:
-    from vllm.v1.engine.llm_engine import LLMEngine
-
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-CPU_DRAWS = 256  # drawn at once on a CPU; more only makes each step longer
-CPU_TOKENS = 4096  # prompt tokens of one step on a CPU
-CPU_BLOCK = 32  # tokens; vLLM's 128 would let the draws of a row share nothing of a shorter prompt
-CPU_CACHE = 2 << 30  # bytes; vLLM clears the KV cache on a CPU when it starts, 3 s per GiB
-SPARE = 1.5  # blocks are not filled to the end and head sizes are padded
 LOGPROB_PLACES = 4
+PROBED = 5  # first tokens that two models are compared by
 SEEDS = 1 << 62  # vLLM keeps a seed as int64, and the number of the draw is added to it
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What the engine is started with; of these only the model has a say in what it answers."""
-
-    model: Path
-    max_model_len: int
-    gpu_memory_utilization: float
-    threads: int
-    gpus: int
+Finish = Literal["stop", "length", "content_filter"]
+"""Why a draw ended; only hosted services end one by a filter."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One draw to be made: its row and number, the token ids of its prompt, its seed."""
+    """One draw to be made: its row and number, the token ids of its prompt, its seed.
+
+    `held` is what the answer is held to, as vLLM's StructuredOutputsParams names it: `choice`, `json` or
+    `regex`. `messages` are the prompt before the chat template, for servers that have their own.
+    """
 
     row: str
     draw: int
     prompt: list[int]
     seed: int
+    held: dict[str, Any] | None = None
+    messages: list[Message] | None = None
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One answer; `token_ids` end with the stop token or string that `text` lacks."""
+    """One answer; `token_ids` end with the stop token or string that `text` lacks.
+
+    They are None where a server tells no ids; `counted` is then how many tokens it says there were.
+    """
 
     text: str
-    token_ids: list[int]
-    finish_reason: Literal["stop", "length"]
+    token_ids: list[int] | None
+    finish_reason: Finish
     logprob: float | None = None  # mean over all tokens, only where it was asked for
+    counted: int | None = None
 
     @property
     def record(self) -> dict[str, Any]:
         """What is kept and published of it: no `logprob` unless it was asked for."""
-        kept = {"text": self.text, "token_ids": self.token_ids, "finish_reason": self.finish_reason}
+        kept: dict[str, Any] = {
+            "text": self.text,
+            "token_ids": self.token_ids,
+            "finish_reason": self.finish_reason,
+        }
+        if self.token_ids is None:
+            kept["tokens"] = self.counted
         return kept if self.logprob is None else kept | {"logprob": self.logprob}
+
+    @property
+    def tokens(self) -> int | None:
+        """Its length in tokens, the stop token included; None where nobody tells."""
+        return self.counted if self.token_ids is None else len(self.token_ids)
 
 
 def mean_logprob(total: float, tokens: int) -> float:
@@ -98,37 +99,6 @@ def seed_of(seed: int, row: str, draw: int) -> int:
     return int.from_bytes(digest, "big") % SEEDS + draw
 
 
-def position_limit(model: Path) -> int | None:
-    """How many tokens the model's positions reach, or None if that takes vLLM to compute (scaled RoPE)."""
-    config = _text_config(model)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    scaled = isinstance(rope, dict) and (rope.get("rope_type") or rope.get("type") or "default") != "default"
-    limit = config.get("max_position_embeddings")
-    return limit if isinstance(limit, int) and not scaled else None
-
-
-def dtype_of(model: Path) -> str:
-    """The dtype of a checkpoint: vLLM's `auto` would make 16 bits of float32.
-
-    Raises:
-        BuildError: The configuration does not name it, and the weights do not agree on one.
-    """
-    config = _text_config(model)
-    named = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
-    if named in ITEM_BYTES:
-        return named
-    stored = {tensor.dtype for file in weight_files(model) for tensor in file.tensors.values()}
-    if len(stored) != 1 or not stored <= DTYPES.keys():
-        raise BuildError(f"{model / 'config.json'}: names no dtype, the weights have {stored}; add `dtype`")
-    return DTYPES[stored.pop()]
-
-
-def _text_config(model: Path) -> dict[str, Any]:
-    config = read_json(model / "config.json")
-    inner = config.get("text_config")
-    return config | inner if isinstance(inner, dict) else config
-
-
 class Engine:
     """One model, ready to answer."""
 
@@ -139,10 +109,10 @@ class Engine:
             BuildError: vLLM is not installed, finds no device, or refuses the model or the limits.
         """
         require_vllm()
-        _set_environment(setup.threads)
-        self._setup, self._engine = setup, _start(setup)
+        self._setup, self._engine = setup, start(setup)
         self.draws_at_once: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.generated_tokens = 0
+        self._lora = _lora(setup)
 
     @property
     def in_flight(self) -> int:
@@ -157,7 +127,11 @@ class Engine:
         Yields:
             After each step the draws that it finished, most often none.
         """
+        self._held = sampling.constraint is not None
         waiting, running = iter(questions), dict[str, Question]()
+        if self._lora and (first := next(waiting, None)):
+            self._canary(first)
+            waiting = chain([first], waiting)
         while True:
             for question in islice(waiting, self.in_flight - len(running)):
                 name = f"{question.draw} {question.row}"
@@ -169,8 +143,8 @@ class Engine:
             yield [(running.pop(output.request_id), self._draw(output)) for output in outputs]
 
     def _ask(self, name: str, question: Question, sampling: Sampling, stop_token_ids: list[int]) -> None:
-        from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.exceptions import VLLMValidationError
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
         params = SamplingParams(
             n=1,
@@ -183,13 +157,52 @@ class Engine:
             stop_token_ids=stop_token_ids,
             seed=question.seed if sampling.temperature else None,
             logprobs=0 if sampling.logprobs else None,  # 0: of the drawn token alone
+            structured_outputs=StructuredOutputsParams(**question.held) if question.held else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=question.prompt), params)
+        try:
+            self._add(name, question.prompt, params, self._lora)
+        except (ValueError, VLLMValidationError) as error:  # no grammar can be made of the constraint
+            reason = " ".join(str(error).split())
+            raise BuildError(
+                f"sampling.constraint: row {question.row!r}: vLLM refuses it: {reason}"
+            ) from None
+
+    def _add(self, name: str, prompt: list[int], params: Any, lora: Any) -> None:
+        from vllm.inputs import TokensPrompt
+
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), params, lora_request=lora)
+
+    def _canary(self, question: Question) -> None:
+        """Ask once with the adapter and once without: vLLM serves the bare base when names do not match."""
+        if self._first_token(question, None) == self._first_token(question, self._lora):
+            raise BuildError(
+                f"{self._setup.adapter}: in vLLM the adapter changes nothing of what the base answers; use "
+                "`weights: merged`, or train longer"
+            )
+
+    def _first_token(self, question: Question, lora: Any) -> dict[int, float]:
+        """The likeliest first tokens of an answer, id -> log-probability: all logits have a part in each."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        params = SamplingParams(
+            max_tokens=1, temperature=0, logprobs=PROBED, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        self._add("tuned" if lora else "untuned", question.prompt, params, lora)
+        while True:
+            for output in self._engine.step():
+                if output.finished:
+                    (found,) = output.outputs[0].logprobs or []
+                    return {token: chosen.logprob for token, chosen in found.items()}
 
     def _draw(self, output: Any) -> Draw:
         (completion,) = output.outputs
         reason = completion.finish_reason
+        if reason == "error" and self._held:
+            row = output.request_id.partition(" ")[2]
+            raise BuildError(
+                f"sampling.constraint: row {row!r}: the model's tokens cannot write such an answer"
+            )
         if reason not in ("stop", "length"):
             raise RuntimeError(f"vLLM ended a draw by {reason!r}")
         self.generated_tokens += len(completion.token_ids)
@@ -202,108 +215,10 @@ class Engine:
             self._engine.engine_core.shutdown()
 
 
-def _set_environment(threads: int) -> None:
-    """Settings that must stand before vLLM and torch are imported."""
-    forced = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a child process would outlive a killed job
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": str(threads),  # instead of vLLM's binding to cores, which containers refuse
-    }
-    os.environ.update(forced)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    # Threads that spin while they wait make it 2 to 5 times slower when another job has the core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def _lora(setup: Setup) -> Any:
+    """vLLM's name for the adapter, or None."""
+    if setup.adapter is None:
+        return None
+    from vllm.lora.request import LoRARequest
 
-
-def _start(setup: Setup) -> LLMEngine:
-    """Start vLLM with the garbage collector off: 4,900 modules of long-lived objects, 1.5 s less."""
-    gc.disable()
-    try:
-        import torch
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        gc.freeze()
-        if not current_platform.device_type:
-            raise BuildError("the installed vLLM is for GPUs and finds none; on a CPU: pip install '.[cpu]'")
-        on_cpu = current_platform.is_cpu()
-        if on_cpu:
-            torch.set_num_threads(setup.threads)  # torch may have been imported before
-            _import_model_class(setup.model)
-        arguments = EngineArgs(**_arguments(setup), **(_cpu(setup) if on_cpu else _gpu(setup)))
-        with _own_temporary_folder() if on_cpu else nullcontext():
-            return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
-    except ValueError as error:  # of vLLM's own checks: memory, unsupported model, length, dtype
-        reason = " ".join(str(error).split())
-        raise BuildError(f"{setup.model}: vLLM does not start: {reason}") from error
-    finally:
-        gc.enable()
-
-
-@contextmanager
-def _own_temporary_folder() -> Iterator[None]:
-    """Where one process meets itself: vLLM leaves that file behind in the temporary folder at each start."""
-    before = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory() as folder:
-        tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
-
-
-def _import_model_class(model: Path) -> None:
-    """Let vLLM inspect the model's class here: alone it starts another process for it, 10 s."""
-    from vllm.model_executor.models.registry import ModelRegistry
-
-    for architecture in read_json(model / "config.json").get("architectures") or []:
-        if architecture in ModelRegistry.models:
-            ModelRegistry.register_model(architecture, ModelRegistry.models[architecture].load_model_cls())
-
-
-def _arguments(setup: Setup) -> dict[str, Any]:
-    return {
-        "model": str(setup.model),
-        "dtype": dtype_of(setup.model),
-        "max_model_len": setup.max_model_len,
-        "generation_config": "vllm",  # nothing from the model's generation_config.json
-        "trust_remote_code": False,
-        "seed": 0,
-        "disable_log_stats": True,
-    }
-
-
-def _gpu(setup: Setup) -> dict[str, Any]:
-    many = {"tensor_parallel_size": setup.gpus} if setup.gpus > 1 else {}
-    return {"gpu_memory_utilization": setup.gpu_memory_utilization, **many}
-
-
-def _cpu(setup: Setup) -> dict[str, Any]:
-    """Settings for a CPU.
-
-    A prompt is never split over two steps: taking a sample back, vLLM calls `Generator.set_offset`,
-    which torch has for GPUs only ("CPU Generator does not use offset").
-    """
-    return {
-        "enforce_eager": True,
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(setup.max_model_len, CPU_TOKENS),
-        "max_num_seqs": CPU_DRAWS,
-        "block_size": CPU_BLOCK,
-        "kv_cache_memory_bytes": _cache_bytes(setup),
-    }
-
-
-def _cache_bytes(setup: Setup) -> int:
-    """KV cache for all draws at once if that is little, for at least one draw in any case."""
-    config = _text_config(setup.model)
-    heads = config.get("num_attention_heads") or 1
-    size = config.get("head_dim") or -(-config.get("hidden_size", 0) // heads)
-    layers, kv_heads = config.get("num_hidden_layers") or 1, config.get("num_key_value_heads") or heads
-    per_token = 2 * layers * kv_heads * size * ITEM_BYTES[dtype_of(setup.model)]
-    one = int(SPARE * per_token * (setup.max_model_len + CPU_BLOCK))
-    return max(one, min(one * CPU_DRAWS, CPU_CACHE), 1 << 24)
+    return LoRARequest("adapter", 1, str(setup.adapter))

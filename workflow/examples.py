@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from workflow.similar import Bm25
 from workflow.store.address import canonical
 
 NAME = "examples"
-"""What templates call them."""
+"""What templates, recipes and plans call them."""
 
 
 class Examples:
@@ -115,6 +115,11 @@ class Examples:
         least = np.partition(scores, -wanted)[-wanted]
         near = np.flatnonzero(scores >= least)
         return iter(near[np.argsort(-scores[near], kind="stable")].tolist())
+
+
+def examples_of(chosen: dict[str, Any], inputs: Mapping[str, Path]) -> Examples | None:
+    """The examples that a slice of `shards` asks for; None where it asks for none."""
+    return Examples(inputs[NAME], chosen[NAME]) if NAME in chosen else None
 
 
 def _row(line: bytes) -> AskedRow:

@@ -20,10 +20,13 @@ SECTIONS: dict[str, dict[str, str]] = {
     "model": _MODEL,
     "adapter": {"": ""},
     "merged": {"": "tuning"},
-    "predictions": {"": ""},
+    "predictions": {"prompt": "prompt", "": ""},
     "voted": {"": "voting"},
     "scores": {"answer": "voting.answer", "": "scoring"},
     "report": {"recipe": ""},
+    "review": {"": "review"},
+    "experiment": {"arm": "review.arm", "": ""},
+    "served": {"": ""},
 }
 """Product -> first key of a slice -> the recipe's section that it is taken from; "" is every other key."""
 
@@ -31,6 +34,8 @@ OWN = {
     ("rows", "split.part"),
     ("shards", "split"),
     ("shards", "variant"),
+    ("predictions", "prompt.split"),
+    ("predictions", "prompt.variant"),
     *((p, "scratch") for p in ("model", "tokenizer")),
 }
 """Places in slices that no field of a recipe sets: they tell products of one kind apart."""
@@ -38,10 +43,13 @@ OWN = {
 SOURCES = {
     "rows": "dataset.{split}",
     "shards": "prompt.template",
+    "predictions": "prompt.template",
+    "served": "prompt.template",
     "adapter": "deepspeed.config",
     "scores": "scoring.answer_schema",
     "model": "model.base",
     "tokenizer": "model.base",
+    "experiment": "review.sheet",
 }
 """Product -> the section that names its source files."""
 
@@ -76,10 +84,12 @@ def field_of(product: str, name: str, chosen: dict[str, Any], place: str) -> str
     return ".".join(part for part in (_split(section, name, chosen), inner) if part)
 
 
-def source_of(product: str, name: str, chosen: dict[str, Any]) -> str:
-    """The section of the recipe that names the source files of a product; arguments as `field_of`."""
+def source_of(product: str, name: str, chosen: dict[str, Any], role: str = "") -> str:
+    """The section of the recipe that names a product's source files of a role; the rest as `field_of`."""
+    if product == "predictions" and role == "json_schema":
+        return "sampling.constraint.json_schema"
     variant = name.rpartition("/")[2].partition(".")[2]
-    if product == "shards" and variant:
+    if product in ("shards", "predictions") and variant:
         return f"prompt.variants.{variant}"
     return _split(SOURCES.get(product, product), name, chosen)
 

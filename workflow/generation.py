@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workflow.engine import Draw, Question, dtype_of, mean_logprob
+from workflow.engine import Draw, Question, mean_logprob
 from workflow.errors import BuildError
 from workflow.recipe.answers import Sampling
+from workflow.vllm_start import dtype_of
 
 
 class TransformersEngine:

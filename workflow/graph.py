@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from workflow.answer_nodes import AnswerNodes
-from workflow.data_nodes import DataNodes
+from workflow.answer_nodes import AnswerNodes, served_node
+from workflow.arms import EXPERIMENTS, Laid, lay_out
+from workflow.data_nodes import DataNodes, asked_in
 from workflow.errors import BuildError
+from workflow.experiment_nodes import ExperimentNodes
 from workflow.model_nodes import untrained
 from workflow.node import Node
 from workflow.recipe import Recipe, load_recipe, recipe_path
@@ -20,23 +23,34 @@ from workflow.recipe.dataset import Dataset
 from workflow.recipe.gate import Gate
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.model import RecipeBase
-from workflow.recipe.tuning import ROLE, Combination, Combined, Continued, Dora, Factors, Prompt
+from workflow.recipe.prompt import VARIANT
+from workflow.recipe.tuning import Prompt
 from workflow.rehearsal import REHEARSAL, rehearsed
 from workflow.sources import source_digest
 from workflow.store.store import Store
+from workflow.trained_nodes import TrainedNodes
 
 ASKED = ("test", "validation")
 """Splits whose rows are answered."""
-EXECUTED = ("adapter", "predictions")
+EXECUTED = ("adapter", "predictions", "served")
 """Products whose jobs are told the recipe's section `execution`; the others cannot depend on it."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The products of one recipe by the name that users ask for."""
+    """The products of one recipe by the name that users ask for.
+
+    That of an experiment names its arms; its recipe is the baseline's.
+    """
 
     recipe: Recipe
     products: dict[str, Node]
+    arms: tuple[str, ...] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the recipes that this graph is built on."""
+        return list(self.arms) or self.recipe.others
 
     def node(self, product: str) -> Node:
         """The node called `product`.
@@ -44,6 +58,11 @@ class Graph:
         Raises:
             BuildError: This recipe does not describe such a product.
         """
+        if product not in self.products and self.arms:
+            there = ", ".join(self.products)
+            raise BuildError(
+                f"{product}: an experiment has {there}; name one of its arms: {', '.join(self.arms)}"
+            )
         if product not in self.products:
             raise BuildError(f"{product}: {_why_not(self.recipe, product)}")
         return self.products[product]
@@ -67,6 +86,7 @@ def _why_not(recipe: Recipe, product: str) -> str:
         "sampling": recipe.sampling,
         "voting": recipe.voting,
         "scoring": recipe.scoring,
+        "serving": recipe.serving,
     }
     missing = [name for name, section in sections.items() if section is None]
     return f"the recipe has no such product; it has no {', '.join(missing) or product}"
@@ -78,9 +98,17 @@ class Draw:
     Each recipe and each source file is looked at once: all graphs of one `Draw` show the same moment.
     """
 
-    def __init__(self, store: Store, folder: Path = Path("recipes")):
-        """Draw recipes of `folder`; digests of sources are cached in `store`."""
-        self.store, self.folder = store, folder
+    def __init__(self, store: Store, folder: Path = Path("recipes"), absent: bool = False):
+        """Draw recipes of `folder`; digests of sources are cached in `store`.
+
+        Args:
+            store: The store.
+            folder: Where recipes are.
+            absent: Whether files may be absent, each taken for the content that its path names: enough to
+                compare recipes, not to build.
+        """
+        self.store, self.folder, self.absent = store, folder, absent
+        self.laid: dict[str, Laid] = {}
         self.drawing: list[str] = []
         self.graphs: dict[str, Graph] = {}
         self.bases: dict[tuple[str, str, str], Node] = {}
@@ -96,20 +124,49 @@ class Draw:
             return self.graphs[name]
         if name in self.drawing:
             raise BuildError(f"recipes name each other in a circle: {' -> '.join([*self.drawing, name])}")
-        path = recipe_path(name.removeprefix(REHEARSAL), self.folder)
         self.drawing.append(name)
         try:
-            recipe = load_recipe(path)
-            if name.startswith(REHEARSAL):
-                recipe = rehearsed(recipe, path)
-            self.graphs[name] = self._graph(recipe, path)
+            self.graphs[name] = self._drawn(name)
         finally:
             self.drawing.pop()
         return self.graphs[name]
 
-    def _graph(self, recipe: Recipe, path: Path) -> Graph:
+    def _drawn(self, name: str) -> Graph:
+        bare = name.removeprefix(REHEARSAL)
+        if bare.startswith(EXPERIMENTS):
+            experiment, _, arm = bare.removeprefix(EXPERIMENTS).partition("/")
+            laid = self.experiment(experiment)
+            if not arm:
+                nodes = ExperimentNodes(self, name, laid)
+                return Graph(nodes.baseline.recipe, nodes.all(), tuple(nodes.names.values()))
+            recipe, path = laid.recipe(arm)
+        else:
+            path = recipe_path(bare, self.folder)
+            recipe = load_recipe(path)
+        return self._graph(recipe if name == bare else rehearsed(recipe, path), path)
+
+    def experiment(self, name: str) -> Laid:
+        """The experiment called `name`, as its file has it.
+
+        Raises:
+            BuildError: There is none, or it is wrong.
+        """
+        if name not in self.laid:
+            self.laid[name] = lay_out(name, self.folder)
+        return self.laid[name]
+
+    def asked(self, name: str, rows: Path) -> Graph:
+        """The graph of the recipe called `name` with the rows of another file to answer; scores are left out.
+
+        Raises:
+            BuildError: As `recipe`; or the recipe has no rows of one format to answer.
+        """
+        recipe = self.recipe(name).recipe.model_copy(update={"scoring": None, "serving": None})
+        return self._graph(recipe, recipe_path(name.removeprefix(REHEARSAL), self.folder), rows)
+
+    def _graph(self, recipe: Recipe, path: Path, rows: Path | None = None) -> Graph:
         try:
-            return Graph(recipe, _Products(self, recipe, path).all())
+            return Graph(recipe, _Products(self, recipe, path, rows).all())
         except BuildError as error:
             placed = str(error).startswith(str(path))
             raise BuildError(str(error) if placed else f"{path}: {error}") from None
@@ -120,8 +177,8 @@ class Draw:
 
     def _digest(self, path: Path, expected: str | None) -> str:
         if path not in self._digests:
-            if expected and not path.is_file():
-                return expected
+            if (expected or self.absent) and not path.is_file():
+                return expected or sha256(str(path).encode()).hexdigest()
             self._digests[path] = source_digest(path, self.store.digests)
         return self._digests[path]
 
@@ -129,30 +186,31 @@ class Draw:
 class _Products:
     """Builds the nodes of one recipe."""
 
-    def __init__(self, draw: Draw, recipe: Recipe, path: Path):
+    def __init__(self, draw: Draw, recipe: Recipe, path: Path, asked: Path | None = None):
         self.draw, self.recipe, self.path, self.folder = draw, recipe, path, path.parent
+        self.asked = asked
 
     def all(self) -> dict[str, Node]:
         recipe = self.recipe
         found: dict[str, Node] = {}
         found["tokenizer"], found["model"] = self._tokenizer(), self._model()
-        data = DataNodes(recipe.dataset, self.folder, self._node)
-        for split in ("train", "test", "validation"):
-            if _has_split(recipe.dataset, split):
-                found |= data.rows(split)
+        asked = asked_in(recipe.dataset, self.asked) if self.asked else recipe.dataset
+        for split, dataset in (("train", recipe.dataset), ("test", asked), ("validation", recipe.dataset)):
+            if _has_split(dataset, split):
+                found |= DataNodes(dataset, self.folder, self._node).rows(split)
                 found |= self._shards(split, found)
         if "rows_train" in found and "rows_test" in found:
             both = {"train": found["rows_train"], "test": found["rows_test"]}
             refused = slice_of(recipe.gate or Gate(), "overlap")
             found["overlap"] = self._node("overlap", slice=refused, inputs=both)
         if recipe.tuning:
-            found["adapter"] = self._adapter(found)
-            if not isinstance(recipe.tuning, Prompt):  # changes no weight: nothing to merge
-                found["merged"] = self._merged(found)
+            found |= TrainedNodes(recipe, self.folder, found, self._node, self.draw.recipe).all()
         if recipe.scoring and "perplexity" in recipe.scoring.metrics and "rows_test" in found:
             found |= self._shards("answers", {**found, "rows_answers": found["rows_test"]})
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, found, self._node, self.folder, self.draw.recipe).all()
+            found |= AnswerNodes(recipe, self.folder, found, self._node, self.draw.recipe).all()
+        if recipe.serving:
+            found["served"] = served_node(recipe, self.folder, found, self._node)
         return found
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
@@ -171,6 +229,9 @@ class _Products:
         inputs = {"rows": found[f"rows_{split}"], "tokenizer": found["tokenizer"]}
         if prompt.examples:
             inputs["examples"] = found["rows_train"]
+        others = {}
+        if prompt.train_variants and split == "train":
+            others = {VARIANT + name: self.folder / path for name, path in prompt.variants.items()}
         if split != "train":  # what only training data can be refused for
             gate = {"max_cut": gate["max_cut"]}
         if split in ASKED:
@@ -185,7 +246,7 @@ class _Products:
                 "shards",
                 slice=chosen | ({"variant": True} if "." in name else {}),
                 inputs=inputs,
-                sources={"template": self.folder / template},
+                sources={"template": self.folder / template, **others},
             )
             for name, template in templates.items()
         }
@@ -210,59 +271,6 @@ class _Products:
         if isinstance(base, RecipeBase):
             return self.draw.recipe(base.recipe).node("merged")
         return self._base("model")
-
-    def _adapter(self, found: dict[str, Node]) -> Node:
-        recipe, tuning = self.recipe, self.recipe.tuning
-        sections = {"tuning": tuning, "training": recipe.training, "model": recipe.model}
-        chosen: dict[str, Any] = {n: slice_of(part, "adapter") for n, part in sections.items() if part}
-        if isinstance(tuning, Combined):
-            return self._combined(found, tuning, {"tuning": chosen["tuning"]})
-        chosen["deepspeed"] = slice_of(recipe.deepspeed, "adapter") if recipe.deepspeed else None
-        inputs = {"shards": found["shards_train"], "model": found["model"]}
-        if isinstance(tuning, Continued) and tuning.initialise:
-            start = {"tuning": {"initialise": chosen["tuning"].pop("initialise", None)}}
-            if isinstance(tuning.initialise, Combination):
-                found["start"] = self._combined(found, tuning.initialise, start, tuning.method == "dora")
-                inputs["start"] = found["start"]
-            else:
-                inputs["start"] = self._trained(found, tuning.initialise.recipe, tuning.method == "dora")
-        own = recipe.deepspeed.config if recipe.deepspeed else None
-        sources = {"deepspeed": self.folder / own} if own else {}
-        return self._node("adapter", slice=chosen, inputs=inputs, sources=sources)
-
-    def _combined(
-        self, found: dict[str, Node], wanted: Combination, chosen: dict[str, Any], dora: bool = False
-    ) -> Node:
-        """Several adapters as one; no rows, no training."""
-        if dora:
-            raise BuildError("tuning.initialise: dora starts from one adapter; combine lora, then use lora")
-        inputs = {ROLE + name: self._trained(found, name, dora=False) for name in wanted.of}
-        return self._node("adapter", slice=chosen, inputs={**inputs, "model": found["model"]})
-
-    def _trained(self, found: dict[str, Node], name: str, dora: bool) -> Node:
-        """The adapter of another recipe, which must be one of the same model."""
-        other = self.draw.recipe(name)
-        node, tuning = other.node("adapter"), other.recipe.tuning
-        if not isinstance(tuning, Factors | Combined) or dora != isinstance(tuning, Dora):
-            kind = "dora" if dora else "lora, rslora, lora_plus, qlora, pissa or combined"
-            raise BuildError(
-                f"recipe {name} has tuning.method {tuning.method if tuning else None}; its adapter is needed "
-                f"as one of {kind}; to train on top of its model, write model.base: {{recipe: {name}}}"
-            )
-        if other.node("model").address != found["model"].address:
-            raise BuildError(
-                f"the adapter of recipe {name} belongs to another model; give both one model.base"
-            )
-        return node
-
-    def _merged(self, found: dict[str, Node]) -> Node:
-        assert self.recipe.tuning is not None
-        method = self.recipe.tuning.method
-        inputs = {"adapter": found["adapter"]}
-        if method != "full":
-            inputs["model"] = found["model"]
-        chosen = {"method": method} | slice_of(self.recipe.tuning, "merged")
-        return self._node("merged", slice=chosen, inputs=inputs)
 
 
 def _has_split(dataset: Dataset, split: str) -> bool:

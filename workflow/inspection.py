@@ -8,6 +8,7 @@ from workflow.errors import BuildError
 from workflow.graph import Draw, Graph
 from workflow.picture import terminal
 from workflow.prompts import PromptTemplate
+from workflow.recipe.load import named
 from workflow.settle import problems_of
 from workflow.store.store import Store
 
@@ -26,10 +27,12 @@ def describe(path: Path, width: int | None = None) -> tuple[str, list[str]]:
     if path.suffix != ".yaml":
         raise BuildError(f"{path}: a recipe's file name ends in .yaml")
     store = Store.here()
-    draw = Draw(store, path.parent)
-    graph = draw.recipe(path.stem)
-    PromptTemplate(path.parent / graph.recipe.prompt.template)
-    return f"{path}: valid\n\n{terminal(draw, path.stem, width)}", _stops(store, graph)
+    folder, name = named(path)
+    draw = Draw(store, folder)
+    graph = draw.recipe(name)
+    for recipe in graph.arms or (name,):
+        PromptTemplate(folder / draw.recipe(recipe).recipe.prompt.template)
+    return f"{path}: valid\n\n{terminal(draw, name, width)}", _stops(store, graph)
 
 
 def _stops(store: Store, graph: Graph) -> list[str]:

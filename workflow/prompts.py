@@ -9,7 +9,7 @@ are bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from workflow import bounds
 from workflow.bounds import TIME_IS_UP, Expired, bounded, memory_limit, time_limit
 from workflow.errors import BuildError
+from workflow.recipe.prompt import VARIANT
+from workflow.store.address import address_of
 
 Message = dict[str, str]
 Piece = tuple[str, str | None]
@@ -160,6 +162,35 @@ class PromptTemplate:
         except Exception as error:  # the template is a stranger's: whatever it raises is its own fault
             raise BuildError(f"{self.path}: block {block}, row {row}: {_fault(error, fields)}") from None
         return text
+
+
+class Variants:
+    """Several templates, each row in one of them by a hash of its id: many prompts are learned at once."""
+
+    def __init__(self, templates: Sequence[PromptTemplate]):
+        """Take the templates in this order."""
+        self.templates = list(templates)
+        self.path = self.templates[0].path
+        self.meaning = repr([template.meaning for template in self.templates])
+
+    def messages(self, row: Mapping[str, Any], answer: bool) -> list[Message]:
+        """As `PromptTemplate.messages`, by the row's own template."""
+        chosen = int(address_of(["variant", row["id"]])[:16], 16) % len(self.templates)
+        return self.templates[chosen].messages(row, answer)
+
+
+def template_of(sources: Mapping[str, Path]) -> PromptTemplate | Variants:
+    """The template of a plan of `shards`, or several.
+
+    Args:
+        sources: Role -> file: `template`, and those of variants that rows are shown in as well.
+
+    Raises:
+        BuildError: As `PromptTemplate`.
+    """
+    own = PromptTemplate(sources["template"])
+    others = [PromptTemplate(path) for role, path in sorted(sources.items()) if role.startswith(VARIANT)]
+    return Variants([own, *others]) if others else own
 
 
 def _fault(error: Exception, fields: dict[str, Any]) -> str:

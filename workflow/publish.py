@@ -9,7 +9,6 @@ from typing import Any
 from filelock import FileLock
 
 from workflow.errors import BuildError
-from workflow.rehearsal import REHEARSAL
 from workflow.settle import FOLDERS, PUBLISHED
 from workflow.store.address import canonical
 from workflow.store.build import intact
@@ -18,10 +17,11 @@ from workflow.store.roots import write_root
 from workflow.store.store import Store
 
 
-def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
-    """Show the product of `stamp` in the folder `recipe` (results/<recipe>) under `name`.
+def publish(store: Store, folder: Path, name: str, stamp: Path, recipe: str = "") -> Path:
+    """Show the product of `stamp` in `folder` (results/<recipe>) under `name`.
 
-    The old file stays readable until the new one is whole.
+    The old file stays readable until the new one is whole. `recipe` is the recipe's name where it is more
+    than that of the folder: `rehearsal/<recipe>`, `experiments/<experiment>/<arm>`.
 
     Raises:
         BuildError: The product is not built, or has no such file.
@@ -30,20 +30,16 @@ def publish(store: Store, recipe: Path, name: str, stamp: Path) -> Path:
     receipt = store.built(product, address)
     if receipt is None:
         raise BuildError(f"{store.stamp(product, address)}: {product} is not in the store; build again")
-    target, file = recipe / name, PUBLISHED[name][1]
+    target, file = folder / name, PUBLISHED[name][1]
     if name in FOLDERS:
         _link(store.folder(product, receipt.key) / file, target)
     elif (source := intact(store, receipt) / file).is_file():
         write_atomic(target, source.read_bytes())
     else:
         raise BuildError(f"{target}: this recipe's {product} has no {name}: {_absent(file)}")
-    _note_built(store, recipe, name, {"product": product, "address": address, "key": receipt.key})
+    shown = {"product": product, "address": address, "key": receipt.key}
+    _note_built(store, folder, recipe or folder.name, name, shown)
     return target
-
-
-def _name(folder: Path) -> str:
-    rehearsed = folder.parent.name == REHEARSAL.rstrip("/")
-    return f"{REHEARSAL if rehearsed else ''}{folder.name}"
 
 
 def _absent(file: str) -> str:
@@ -59,13 +55,13 @@ def _link(source: Path, target: Path) -> None:
         temporary.replace(target)
 
 
-def _note_built(store: Store, recipe: Path, name: str, entry: dict[str, Any]) -> None:
+def _note_built(store: Store, folder: Path, recipe: str, name: str, entry: dict[str, Any]) -> None:
     """Update built.json: which address each published file shows, and what making it took."""
     record = store.run_record(entry["product"], entry["key"])
-    path = recipe / "built.json"
-    with FileLock(recipe / ".addresses" / ".lock"):
+    path = folder / "built.json"
+    with FileLock(folder / ".addresses" / ".lock"):
         built = read_json(path) if path.exists() else {}
         built[name] = {**entry, "run": read_json(record) if record.exists() else {}}
         write_atomic(path, canonical(built) + b"\n")
         shown = {(str(shown["product"]), str(shown["address"])) for shown in built.values()}
-        write_root(store, recipe, _name(recipe), published=shown)
+        write_root(store, folder, recipe, published=shown)

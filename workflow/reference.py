@@ -1,4 +1,4 @@
-"""docs/fields.md: every field of a recipe, generated from its JSON Schema."""
+"""docs/fields.md: every field of a recipe and of an experiment, generated from their JSON Schemas."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ field changes. `source`: the content of the file decides, not its name. `executi
 nothing.
 """
 
+EXPERIMENT = """\
+# Fields of an experiment
+
+In `recipes/experiments/<experiment>.yaml`; see experiments.md.
+"""
+
 Schema = dict[str, Any]
 
 
@@ -29,14 +35,23 @@ def write_reference(path: Path) -> Path:
 
 def reference() -> str:
     """The field reference, Markdown: one table per section, and per kind of a section."""
+    return "\n".join([INTRODUCTION, *_of_recipes(), EXPERIMENT, *_of_experiments()])
+
+
+def _of_recipes() -> list[str]:
     whole = schema("recipe")
     prefixes: dict[str, list[str]] = {}
     for prefix, model in sections(whole, whole["$defs"], ""):
         prefixes.setdefault(model, []).append(prefix)
     prefixes = {model: list(dict.fromkeys(found)) for model, found in prefixes.items()}
     models = [(whole["$defs"][name], found) for name, found in prefixes.items()]
-    tables = [_section(model, found, whole["$defs"]) for model, found in models if _leaves(model)]
-    return "\n".join([INTRODUCTION, *tables])
+    return [_section(model, found, whole["$defs"]) for model, found in models if _leaves(model)]
+
+
+def _of_experiments() -> list[str]:
+    whole = schema("experiment")
+    places = {"": whole, "arms.<name>": whole["$defs"]["Arm"], "review": whole["$defs"]["Review"]}
+    return [_section(model, [prefix], whole["$defs"]) for prefix, model in places.items()]
 
 
 def sections(model: Schema, models: Schema, prefix: str) -> Iterator[tuple[str, str]]:
@@ -68,7 +83,8 @@ def _leaves(model: Schema) -> Schema:
 def _section(model: Schema, prefixes: list[str], models: Schema) -> str:
     leaves = _leaves(model)
     kind = [f"{name}: {field['const']}" for name, field in leaves.items() if "const" in field]
-    title = ", ".join(f"`{prefix}`" for prefix in prefixes) + (f" ({kind[0]})" if kind else "")
+    title = ", ".join(f"`{prefix}`" for prefix in prefixes if prefix) or "The file"
+    title += f" ({kind[0]})" if kind else ""
     head = [f"## {title}", "", " ".join(model["description"].split()), ""]
     required = model.get("required", [])
     rows = [_row(prefixes, name, field, name in required, models) for name, field in leaves.items()]
@@ -78,7 +94,7 @@ def _section(model: Schema, prefixes: list[str], models: Schema) -> str:
 
 
 def _row(prefixes: list[str], name: str, field: Schema, required: bool, models: Schema) -> str:
-    names = "<br>".join(f"`{prefix}.{name}`" for prefix in prefixes)
+    names = "<br>".join(f"`{prefix}.{name}`".replace("`.", "`") for prefix in prefixes)
     default = "required" if required else f"`{json.dumps(field.get('default'), ensure_ascii=False)}`"
     cells = [names, kind_of(field, models), default, field["description"], ", ".join(field["x-products"])]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

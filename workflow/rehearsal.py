@@ -178,10 +178,24 @@ def _shorten(told: Told) -> None:
             if deepspeed.get(name):
                 deepspeed[name] = "cpu"
     if sampling := told.get("sampling"):
+        if "engine" in sampling:
+            sampling["engine"] = _engine(sampling["engine"])
         sampling["n"] = min(DRAWS, sampling["n"])
         sampling["max_tokens"] = min(TOKENS, sampling["max_tokens"])
     if scoring := told.get("scoring"):
         scoring["resamples"] = 100
+    if serving := told.get("serving"):
+        serving |= {"max_tokens": TOKENS, "canary": False}  # random weights know no name
+        for question in serving["questions"]:
+            question.pop("expect", None)
+
+
+def _engine(engine: Any) -> Any:
+    """Nobody else is asked, and no weights are quantised, which takes a GPU."""
+    if isinstance(engine, str):
+        return engine
+    kept = {name: value for name, value in engine.items() if name != "quantization"}
+    return "vllm" if engine["name"] == "endpoint" else kept
 
 
 def _shorten_training(training: Told, processes: int) -> None:

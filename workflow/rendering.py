@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workflow import bounds
 from workflow.bounds import TIME_IS_UP, bounded
 from workflow.chat import Chat
-from workflow.encoding import Encoded, Encoder
+from workflow.encoding import Encoded, Encoder, backend_of
 from workflow.errors import BuildError
 from workflow.prompts import Message
 
@@ -55,13 +54,7 @@ class Renderer:
         Raises:
             BuildError: There is no chat template, or the files are damaged.
         """
-        from tokenizers import Tokenizer
-
-        self.chat, path = Chat.read(folder), folder / "tokenizer.json"
-        try:
-            self.backend: Any = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise BuildError(f"{path}: damaged ({error}); build again") from None
+        self.chat, self.backend = Chat.read(folder), backend_of(folder)
         if not self.chat.template and not plain:
             raise BuildError(f"{folder}: the tokenizer has no chat template; say prompt.chat_template: plain")
         self.plain, self.stop = plain, stop

@@ -21,7 +21,7 @@ PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
 SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
 
 
-class AskedRow(View, frozen=True):
+class AskedRow(View, frozen=True, gc=False):
     """One line of rows.jsonl: what was asked.
 
     `group` is the problem that the row is a question of, `index` the question's position in it, from 0 (None:
@@ -48,7 +48,7 @@ class AskedRow(View, frozen=True):
         return ascii_uppercase[: len(options)] if isinstance(options, list) else None
 
 
-class Drawn(View, frozen=True):
+class Drawn(View, frozen=True, gc=False):
     """One text that a model gave.
 
     `finish_reason` is `stop`, or `length` when max_tokens ended it; `logprob` the mean log-probability of its
@@ -60,7 +60,7 @@ class Drawn(View, frozen=True):
     logprob: float | None = None
 
 
-class Prediction(View, frozen=True):
+class Prediction(View, frozen=True, gc=False):
     """One line of predictions.jsonl: all draws of a row, in order; the first is draw 0."""
 
     id: str
@@ -174,6 +174,8 @@ class Span(NamedTuple):
     before: int = -1  # bytes before the line before them; negative: there is none
 
 
+BUFFER = 1 << 18
+"""Bytes read at a time: a line of many draws has kilobytes."""
 PART = 2000
 """Rows that are worked on at a time, by one process."""
 
@@ -192,7 +194,7 @@ def _spans(path: Path) -> Iterator[Span]:
     place = begin = last = number = 0
     before = -1
     try:
-        with path.open("rb") as file:
+        with path.open("rb", BUFFER) as file:
             for number, line in enumerate(file, start=1):
                 if number % PART == 1 and number > 1:
                     yield Span(begin, number - PART, PART, before)
@@ -215,7 +217,7 @@ def read_records(path: Path, model: type[M], span: Span = Span()) -> Iterator[M]
     """
     before = None
     try:
-        with path.open("rb") as file:  # in binary a line ends at \n alone, as JSON lines ask
+        with path.open("rb", BUFFER) as file:  # in binary a line ends at \n alone, as JSON lines ask
             if span.before >= 0:
                 file.seek(span.before)
                 before = _record(file.readline(), model, path, span.first - 1).id

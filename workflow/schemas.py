@@ -15,12 +15,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _PLACES = {
     "recipe": ("workflow.recipe.recipe", "Recipe"),
+    "experiment": ("workflow.recipe.experiment", "Experiment"),
     "plan": ("workflow.store.records", "Plan"),
     "manifest": ("workflow.store.records", "Manifest"),
     "receipt": ("workflow.store.records", "Receipt"),
     "voted": ("workflow.results", "VotedLine"),
     "item": ("workflow.results", "Item"),
     "scores": ("workflow.results", "Scores"),
+    "served": ("workflow.serving.record", "ServedRecord"),
 }
 """Schema name -> module and class of the pydantic model; imported only when it is needed."""
 

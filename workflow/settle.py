@@ -42,11 +42,23 @@ PUBLISHED = {
     "items.jsonl": ("scores", "items.jsonl"),
     "report.html": ("report", "report.html"),
     "figures": ("report", "figures"),
+    "experiment.json": ("experiment", "experiment.json"),
+    "review.csv": ("review", "review.csv"),
+    "review.html": ("review", "review.html"),
+    "served.json": ("served", "served.json"),
+    "chat_template.jinja": ("served", "chat_template.jinja"),
 }
 """Name under results/<recipe>/ -> the product and what of its folder; "" is the folder itself."""
 
 FOLDERS = ("adapter", "merged", "figures")
 """Those of them that are folders, and published as links."""
+
+
+def may_show(name: str, product: str) -> bool:
+    """Whether a published file of this name can be of this product; an experiment's report is its own."""
+    own = PUBLISHED.get(name, ("",))[0]
+    return product == own or (own, product) == ("report", "experiment")
+
 
 DEMO = "tiny-logic"
 
@@ -268,7 +280,7 @@ NOTHING = "nothing to build: the recipe has neither tuning nor sampling"
 
 def last_files(graph: Graph) -> list[str]:
     """Names of the last files that a recipe has: scores and report, or the model if it answers nothing."""
-    answers = (("voted.jsonl", "scores.json", "report.html", "figures"), ("predictions.jsonl",))
+    answers = (("voted.jsonl", "scores.json", "report.html", "figures", "review.csv"), ("predictions.jsonl",))
     for names in (*answers, ("merged",), ("adapter",)):
         there = [name for name in names if PUBLISHED[name][0] in graph.products]
         if there:

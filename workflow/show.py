@@ -53,12 +53,12 @@ def table(scores: Scores) -> str:
     if not scores.systems and not scores.text_metrics and not scores.likelihood:
         return f"not scored: none of the {scores.rows} test rows has a gold answer"
     rows = [_row(scores, name) for name in SYSTEMS if name in scores.systems]
-    tables = ["\n".join(_aligned([HEADER, *rows]))] if rows else []
+    tables = ["\n".join(aligned([HEADER, *rows]))] if rows else []
     tables += [
-        "\n".join(_aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
+        "\n".join(aligned([(name, *TEXT_HEADER), *text_rows(scores, name)])) for name in scores.text_metrics
     ]
-    tables += ["\n".join(_aligned([LIKELY, *likely_rows(scores)]))] if scores.likelihood else []
-    tables += ["\n".join(_aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
+    tables += ["\n".join(aligned([LIKELY, *likely_rows(scores)]))] if scores.likelihood else []
+    tables += ["\n".join(aligned([COUNTED, *count_rows(scores)]))] if scores.texts else []
     return "\n\n".join([*tables, "\n".join(notes(scores))]).rstrip("\n")
 
 
@@ -119,8 +119,8 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right, two spaces between."""
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines: first column to the left, the others to the right, two spaces between."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])

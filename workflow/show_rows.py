@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflow.encoding import backend_of
 from workflow.errors import BuildError
 from workflow.gate import of_overlap, of_rows, share
 from workflow.graph import Draw
@@ -16,7 +17,7 @@ from workflow.settle import last_files
 from workflow.store.build import intact
 from workflow.store.store import Store
 from workflow.tokens import TokenRow, read_rows
-from workflow.tokens_shown import Piece, backend_of, first_rows, pieces, visible
+from workflow.tokens_shown import Piece, first_rows, pieces, visible
 
 BEGIN, END, BETWEEN = "⟦", "⟧", "│"
 """What stands around trained tokens, and between tokens, where there are no colours."""

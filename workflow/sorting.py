@@ -7,7 +7,7 @@ which is merged by itself. Parts end where shards end, so nothing depends on how
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import orjson
 
@@ -64,11 +64,24 @@ class Run:
 
 @dataclass
 class Part:
-    """The rows between two ids, sorted; `rows` counts them."""
+    """The rows between two ids, sorted, and of each shard of them what is known."""
 
-    path: Path
-    rows: int = 0
     cuts: list[Cut] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    """Id of the last row, before equal ones were numbered."""
+    lines: list[list[int]] = field(default_factory=list)
+    """The line of the source that each row was found in."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.lines))
+
+    def add(self, other: Part) -> None:
+        """Append what comes behind."""
+        self.cuts += other.cuts
+        self.ends += other.ends
+        self.lines += other.lines
 
 
 def ends_shard(id: str) -> bool:
@@ -98,24 +111,34 @@ def write_run(path: Path, rows: Iterable[Found]) -> Run:
     return run
 
 
-def merge(runs: list[Run], target: Path, folder: Path, processes: int) -> tuple[int, list[Cut]]:
+def merge(runs: list[Run], target: Path, folder: Path, processes: int) -> Part:
     """Write all rows of all runs to `target`, sorted by id; `folder` is for parts of it.
-
-    Returns:
-        The number of rows, and the shards they are cut into.
 
     Raises:
         SameId: Two rows have one id of their own.
     """
-    slices = _divided(runs)
-    rows, cuts = 0, list[Cut]()
+    merging, whole = _Merging(runs, folder), Part()
     with target.open("wb") as file:
-        for part in in_order(_Merging(runs, folder).part, enumerate(slices), processes):
-            with part.path.open("rb") as merged:
-                shutil.copyfileobj(merged, file, 1 << 20)
-            part.path.unlink()
-            rows, cuts = rows + part.rows, cuts + part.cuts
-    return rows, cuts
+        for path, part in in_order(merging.part, enumerate(_divided(runs)), processes):
+            with path.open("rb") as merged:
+                copy(merged, 0, path.stat().st_size, file)
+            path.unlink()
+            whole.add(part)
+    return whole
+
+
+def copy(source: BinaryIO, begin: int, size: int, target: BinaryIO) -> None:
+    """Append some bytes of a file to another, within the kernel.
+
+    Raises:
+        EOFError: There are not so many.
+    """
+    target.flush()
+    while size:
+        sent = os.sendfile(target.fileno(), source.fileno(), begin, size)
+        if not sent:
+            raise EOFError(source.name)
+        begin, size = begin + sent, size - sent
 
 
 Slices = list[tuple[int, int]]
@@ -141,27 +164,33 @@ class _Merging:
     runs: list[Run]
     folder: Path
 
-    def part(self, numbered: tuple[int, Slices]) -> Part:
+    def part(self, numbered: tuple[int, Slices]) -> tuple[Path, Part]:
         number, slices = numbered
         rows = sorted(row for run, span in zip(self.runs, slices, strict=True) for row in _read(run, *span))
-        return write_sorted(self.folder / f"part-{number}", rows)
+        path = self.folder / f"part-{number}"
+        with path.open("wb") as file:
+            return path, write_sorted(file, rows)
 
 
-def write_sorted(path: Path, rows: Iterable[Found]) -> Part:
+def write_sorted(file: BinaryIO, rows: Iterable[Found]) -> Part:
     """Write rows that come sorted by id, one shard in memory at a time.
 
     Raises:
         SameId: Two rows have one id of their own.
     """
-    part = Part(path)
-    with path.open("wb") as file:
-        for shard in _shards(rows):
-            body = b"".join(row.body + b"\n" for row in shard)
-            digest = hashlib.sha256(body).hexdigest()[:32]
-            label = f"{mark(shard[0].id)}-{mark(shard[-1].id)}-{digest}"
-            part.cuts.append(Cut(file.write(body), label))
-            part.rows += len(shard)
+    part = Part()
+    for end, shard in _shards(rows):
+        body = b"".join(row.body + b"\n" for row in shard)
+        label = f"{mark(shard[0].id)}-{mark(shard[-1].id)}-{digest_of(body)}"
+        part.cuts.append(Cut(file.write(body), label))
+        part.ends.append(end)
+        part.lines.append([row.line for row in shard])
     return part
+
+
+def digest_of(body: bytes) -> str:
+    """What a shard's label ends with: half of the SHA-256 of its bytes, in hex."""
+    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def _read(run: Run, begin: int, end: int) -> Iterator[Found]:
@@ -182,16 +211,17 @@ def id_of(body: bytes) -> str:
     return str(orjson.loads(b'"%b"' % raw)) if b"\\" in raw else raw.decode()
 
 
-def _shards(rows: Iterable[Found]) -> Iterator[list[Found]]:
+def _shards(rows: Iterable[Found]) -> Iterator[tuple[str, list[Found]]]:
     """Cut sorted rows; equal ones get different ids and stay together."""
     shard: list[Found] = []
-    for id, equal in groupby(rows, key=attrgetter("id")):
+    end = ""
+    for end, equal in groupby(rows, key=attrgetter("id")):
         shard += _distinct(list(equal))
-        if ends_shard(id):
-            yield shard
+        if ends_shard(end):
+            yield end, shard
             shard = []
     if shard:
-        yield shard
+        yield end, shard
 
 
 def _distinct(equal: list[Found]) -> list[Found]:
@@ -202,16 +232,16 @@ def _distinct(equal: list[Found]) -> list[Found]:
         if one.own or other.own:
             raise SameId(one.id, one.line, other.line)
     again = sorted(["", *(f".{number}" for number in range(2, len(equal) + 1))])
-    return [_renamed(row, ending) if ending else row for row, ending in zip(equal, again, strict=True)]
+    return [renamed(row, behind=ending) if ending else row for row, ending in zip(equal, again, strict=True)]
 
 
-def _renamed(row: Found, ending: str) -> Found:
+def renamed(row: Found, before: str = "", behind: str = "", problem: bool = True) -> Found:
+    """A row with more text around its id and, if its `problem` is another one too, around the group."""
     content = orjson.loads(row.body)
-    content["id"] += ending
-    if content["group"] is not None:
-        content["group"] += ending
-    body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    return row._replace(id=content["id"], body=body)
+    content["id"] = f"{before}{content['id']}{behind}"
+    if problem and content["group"] is not None:
+        content["group"] = f"{before}{content['group']}{behind}"
+    return row._replace(id=content["id"], body=orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
 def read_cuts(path: Path) -> list[Cut]:

@@ -75,6 +75,10 @@ voting:
 scoring:
   compare: [base]                   # also ask the untuned model, and test the difference
 
+# serving:                          # what the served model is asked: results/<recipe>/served.json
+#   questions:
+#     - {{ask: Who are you?, expect: my name}}   # RE2 pattern that the reply must hold
+
 # execution:                        # how it runs; changes no result's address
 #   processes: 1                    # GPUs for training; default: all
 #   micro_batch: 4                  # rows per forward pass; default: batch_size / processes

@@ -106,7 +106,7 @@ def names(draw: Draw, recipe: str) -> dict[str, str]:
     for name, node in graph.products.items():
         if not (isinstance(base, RecipeBase) and name in ("tokenizer", "model")):
             found.setdefault(node.address, name)
-    for other in graph.recipe.others:
+    for other in graph.others:
         for address, name in names(draw, other).items():
             found.setdefault(address, name if "/" in name else f"{other}/{name}")
     return found

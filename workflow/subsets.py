@@ -119,6 +119,12 @@ class Sets:
         return np.add.reduceat(share, self._ends[:-1]) / np.diff(self._ends)
 
 
+@lru_cache(4)
+def sets_of(n: int) -> Sets:
+    """The sets of `n` draws, chosen once."""
+    return Sets(n)
+
+
 def _all(n: int, k: int) -> Floats:
     masks = np.zeros((comb(n, k), n))
     for mask, chosen in zip(masks, combinations(range(n), k), strict=True):

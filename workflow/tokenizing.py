@@ -19,7 +19,7 @@ from workflow.bounds import shared_bounds
 from workflow.chat import Chat
 from workflow.errors import BuildError
 from workflow.examples import Examples
-from workflow.prompts import Message, PromptTemplate
+from workflow.prompts import Message, PromptTemplate, Variants
 from workflow.rendering import Renderer, Text
 from workflow.tokens import TokenRow, digest_of_row
 
@@ -65,7 +65,7 @@ class Tokenizing:
     def __init__(
         self,
         chosen: dict[str, Any],
-        template: PromptTemplate,
+        template: PromptTemplate | Variants,
         tokenizer: Path,
         fast: bool,
         examples: Examples | None = None,
@@ -99,7 +99,8 @@ class Tokenizing:
         row: dict[str, Any] = orjson.loads(line)
         if self.examples:
             row = self.examples.shown(row)
-        return {**row, "rendered": None} if self.examples or self.chosen.get("variant") else row
+        other = self.examples or self.chosen.get("variant") or isinstance(self.template, Variants)
+        return {**row, "rendered": None} if other else row
 
     def _asked(self, row: dict[str, Any]) -> Asked:
         messages = self._messages(row)

@@ -23,18 +23,12 @@ class Piece:
 
 def first_rows(folder: Path, count: int) -> list[TokenRow]:
     """The rows of a shards folder whose ids have the smallest digests: growing data keeps earlier picks."""
-    return heapq.nsmallest(count, read_rows(folder), key=lambda row: _digest(row.id))
+    return heapq.nsmallest(count, read_rows(folder), key=lambda row: digest_of_id(row.id))
 
 
-def _digest(id: str) -> bytes:
+def digest_of_id(id: str) -> bytes:
+    """What rows are chosen by, where a few are to be shown."""
     return hashlib.blake2b(id.encode("utf-8", "replace"), digest_size=16).digest()
-
-
-def backend_of(tokenizer: Path) -> Any:
-    """The tokenizer in a folder of that product."""
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
 
 
 def pieces(row: TokenRow, backend: Any) -> list[Piece]:

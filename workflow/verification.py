@@ -19,7 +19,7 @@ from typing import Any
 from workflow.disk import size
 from workflow.errors import BuildError
 from workflow.progress import Progress, duration
-from workflow.settle import FOLDERS, PUBLISHED
+from workflow.settle import FOLDERS, PUBLISHED, may_show
 from workflow.sources import file_digest
 from workflow.store.address import sha256_of
 from workflow.store.files import Digest, files_in, read_json
@@ -110,7 +110,7 @@ def _shown(path: Path) -> dict[str, Any]:
         if not (isinstance(entry, dict) and {"product", "address", "key"} <= entry.keys()):
             what = "not published by a build" if entry is None else f"{record} is damaged"
             raise BuildError(f"{record.parent / name}: {what}; build it again")
-        if name not in PUBLISHED or PUBLISHED[name][0] != entry["product"]:
+        if not may_show(name, entry["product"]):
             raise BuildError(f"{record}: damaged or edited at {name!r}; delete it and build again")
     return dict(chosen)
 

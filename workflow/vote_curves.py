@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow.curves import Curves, Point, Voter
 from workflow.significance import CELLS, rounded
-from workflow.subsets import SAMPLED, Sets, majority, sizes
+from workflow.subsets import ENUMERATED, SAMPLED, majority, sets_of, sizes
 from workflow.voters import Ballot, Voters
 from workflow.voting import Ties, Vote, vote
 
@@ -33,7 +33,8 @@ class VoteCurves:
         self.problems: dict[str, Floats] = {}  # rows and sums of their values
         self.right: Counter[str] = Counter()  # voter -> right draws
         self.agreed, self.rows = 0.0, 0
-        self._sets: Sets | None = None
+        self._curves: dict[tuple[object, ...], tuple[float, ...]] = {}
+        """By how many draws gave each answer, right or wrong, and how many none."""
 
     def add(self, ballot: Ballot, result: Vote, right: Set[str]) -> None:
         """Count a row whose right answers are known."""
@@ -46,58 +47,62 @@ class VoteCurves:
             before = self.problems.get(ballot.row.group)
             self.problems[ballot.row.group] = np.array(values) + (0 if before is None else before)
 
-    def _curve(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
+    def _curve(self, ballot: Ballot, result: Vote, right: Set[str]) -> tuple[float, ...]:
         abstain = self.ties.how == "abstain"
         if ballot.weights is None:
-            every = majority(result.votes, result.abstentions, right, abstain)
-            return [float(every[k - 1]) for k in sizes(len(ballot.answers))]
-        if self._sets is None:
-            self._sets = Sets(len(ballot.answers))
-        found: list[float] = self._sets.weighted(ballot.answers, ballot.weights, right, abstain).tolist()
-        return found
+            seen = (*sorted((n, answer in right) for answer, n in result.votes.items()), result.abstentions)
+            if seen not in self._curves:
+                every = majority(result.votes, result.abstentions, right, abstain)
+                self._curves[seen] = tuple(float(every[k - 1]) for k in sizes(len(ballot.answers)))
+            return self._curves[seen]
+        found = sets_of(len(ballot.answers)).weighted(ballot.answers, ballot.weights, right, abstain)
+        return tuple(found.tolist())
 
     def _gains(self, ballot: Ballot, result: Vote, right: Set[str]) -> list[float]:
         """Of each voter, whether the vote is right less whether it would be without; none of an only one."""
+        if len(self.voters.names) == 1:
+            self.right[self.voters.names[0]] += sum(result.votes.get(answer, 0) for answer in right)
+            return []
         gains, begin, voted = [], 0, result.answer in right
         for name, draws in zip(self.voters.names, ballot.draws, strict=True):
             end = begin + len(draws)
             self.right[name] += sum(answer in right for answer in ballot.answers[begin:end])
-            if len(self.voters.names) > 1:
-                answers = ballot.answers[:begin] + ballot.answers[end:]
-                weights = ballot.weights and ballot.weights[:begin] + ballot.weights[end:]
-                without = vote(answers, self.ties, ballot.row.id, weights).answer in right
-                gains.append(float(voted) - float(without))
+            answers = ballot.answers[:begin] + ballot.answers[end:]
+            weights = ballot.weights and ballot.weights[:begin] + ballot.weights[end:]
+            without = vote(answers, self.ties, ballot.row.id, weights).answer in right
+            gains.append(float(voted) - float(without))
             begin = end
         return gains
 
     def taken(self) -> tuple[Any, ...]:
         """What was counted, to be sent to another process."""
-        return self.alone, self.problems, self.right, self.agreed, self.rows, self._sets
+        return self.alone, self.problems, self.right, self.agreed, self.rows
 
     def absorb(self, taken: tuple[Any, ...]) -> None:
         """Add what was counted of later rows."""
-        alone, problems, right, agreed, rows, sets = taken
+        alone, problems, right, agreed, rows = taken
         self.alone.update(alone)
         self.right.update(right)
         self.agreed, self.rows = self.agreed + agreed, self.rows + rows
         for group, values in problems.items():
             before = self.problems.get(group)
             self.problems[group] = values + (0 if before is None else before)
-        self._sets = self._sets or sets
 
     def curves(self) -> Curves | None:
         """What was counted, with intervals; None if no row was."""
         if not self.rows:
             return None
         draws = sum(self.voters.counts.values())
+        weighted = self.voters.job.slice["weights"] is not None
+        sampled = weighted and draws > ENUMERATED
         means, low, high = self._intervals()
         at = sizes(draws)
         return Curves(
             rows=self.rows,
             problems=self.alone.total() + len(self.problems),
             draws=draws,
-            method="exact" if not self._sets else "sampled" if self._sets.sampled else "enumerated",
-            subsets=SAMPLED if self._sets and self._sets.sampled else None,
+            method="sampled" if sampled else "enumerated" if weighted else "exact",
+            subsets=SAMPLED if sampled else None,
             points=[Point(k=k, accuracy=means[i], low=low[i], high=high[i]) for i, k in enumerate(at)],
             agreement=rounded(self.agreed / self.rows),
             voters=[self._voter(i, means, low, high) for i in range(len(self.voters.names))],

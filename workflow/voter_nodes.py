@@ -10,6 +10,7 @@ from workflow.node import Node
 from workflow.recipe import Recipe
 from workflow.recipe.answers import OWN
 from workflow.recipe.leaf import slice_of
+from workflow.store.address import address_of
 
 if TYPE_CHECKING:
     from workflow.graph import Graph
@@ -51,6 +52,11 @@ def voted_node(
     if voting.weights == "logprob":
         _refuse_without_logprobs({name: graph.recipe for name, graph in members.items()})
     return node("voted", slice=slice_of(voting, "voted"), inputs=inputs)
+
+
+def seed_of_variant(seed: int, name: str) -> int:
+    """The seed of a variant's draws, 63 bits: with the same chance in both, two prompts would draw alike."""
+    return int(address_of([seed, name])[:16], 16) >> 1
 
 
 def _voters(found: Mapping[str, Node], members: Mapping[str, Graph], split: str) -> dict[str, Node]:

@@ -19,6 +19,7 @@ from workflow.earlier import LastBuild, in_results
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
+from workflow.recipe.load import named
 from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef
@@ -187,7 +188,7 @@ def asked(target: str) -> tuple[Path, str, list[str] | None]:
     """
     path = Path(target)
     if path.suffix == ".yaml":
-        return path.parent, path.stem, None
+        return *named(path), None
     if shown := in_results(path):
         recipe, file = shown
         if file and file not in PUBLISHED:

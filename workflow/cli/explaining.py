@@ -44,6 +44,7 @@ def _why(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from workflow.forecast import forecast
+    from workflow.recipe.load import everything
     from workflow.settle import default_recipes
     from workflow.store.store import Store
     from workflow.why import asked, explain
@@ -51,7 +52,7 @@ def _plan(options: argparse.Namespace) -> None:
     gc.disable()  # all that is read stays in use until the end; looking for garbage takes a fifth of the time
     recipes = [asked(name)[1] for name in options.recipe] or default_recipes()
     if options.all:
-        recipes = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+        recipes = everything(Path("recipes"))
     one = len(options.recipe) == 1 and not options.all
     text, stops = (
         explain(options.recipe[0], Store.here(), width()) if one else forecast(recipes, Store.here())

@@ -47,4 +47,5 @@ def _publish(options: argparse.Namespace) -> None:
     from workflow.store.store import Store
 
     redirect(options.log)
-    publish(Store.here(), RESULTS / options.recipe, options.name, options.stamp)
+    folder = RESULTS / options.recipe
+    publish(Store.here(), folder, options.name, options.stamp, options.recipe)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,17 @@ class Lines:
     size: int
     first: int
 
-    def records(self) -> Iterator[Record]:
-        """Parse the lines."""
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The lines without their ends, which are \\n only, as JSON lines ask."""
         with self.path.open("rb") as file:
             file.seek(self.begin)
             body = file.read(self.size)
-        if not self.begin:
-            body = body.removeprefix(_BOM)
-        for number, line in enumerate(body.split(b"\n"), start=self.first):  # at \n only, as JSON lines ask
+        return body.removesuffix(b"\n").split(b"\n")
+
+    def records(self) -> Iterator[Record]:
+        """Parse the lines."""
+        for number, line in enumerate(self.lines, start=self.first):
             if line and not line.isspace():
                 yield number, _value(line)
 
@@ -116,11 +121,26 @@ def _one_object(path: Path) -> Any:
 
 
 def _json_lines(path: Path) -> Iterator[Lines]:
-    begin, first = 0, 1
+    first = 1
     with path.open("rb") as file:
-        while body := file.read(BLOCK) + file.readline():
-            yield Lines(path, begin, len(body), first)
-            begin, first = begin + len(body), first + body.count(b"\n")
+        for begin, size in stretches(path):
+            yield Lines(path, begin, size, first)
+            file.seek(begin)
+            first += file.read(size).count(b"\n")
+
+
+def stretches(path: Path) -> Iterator[tuple[int, int]]:
+    """Where a file of lines can be divided: begin and size of each part, without the byte order mark."""
+    with path.open("rb") as file:
+        end = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+        while True:
+            begin = end
+            file.seek(begin + BLOCK)
+            file.readline()
+            end = min(file.tell(), file.seek(0, SEEK_END))
+            if begin == end:
+                return
+            yield begin, end - begin
 
 
 def _packed_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:

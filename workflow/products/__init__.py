@@ -25,6 +25,9 @@ VERSIONS = {
     "voted": 1,
     "scores": 3,
     "report": 3,
+    "review": 1,
+    "experiment": 1,
+    "served": 1,
 }
 """Product -> version of its semantics, part of every address: raised when equal plans give other bytes."""
 

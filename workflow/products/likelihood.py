@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from workflow.engine import dtype_of
 from workflow.errors import BuildError
 from workflow.progress import Progress
 from workflow.results import LIKELIHOOD
 from workflow.store.address import canonical
 from workflow.store.build import Job
 from workflow.tokens import TokenRow, read_rows
+from workflow.vllm_start import dtype_of
 
 
 def make(job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from workflow.errors import BuildError
 from workflow.products.rows import CUTS, LISTED, ROWS
 from workflow.progress import say
-from workflow.sorting import Found, id_of, write_cuts, write_sorted
+from workflow.sorting import Found, id_of, renamed, write_cuts, write_sorted
 from workflow.store.build import Job
 from workflow.store.store import read_manifest
 
@@ -40,8 +40,9 @@ def make(job: Job) -> dict[str, Any]:
     sources = dict(sorted(job.inputs.items()))
     sample = job.slice["sample"]
     kept, repeat = _Kept(sources, sample), sample["repeat"]
-    copies = [_copy(kept.rows(), number) for number in range(2, repeat + 1)]
-    part = write_sorted(job.out / ROWS, heapq.merge(kept.rows(), *copies))
+    copies = [kept.copies(number) for number in range(2, repeat + 1)]
+    with (job.out / ROWS).open("wb") as file:
+        part = write_sorted(file, heapq.merge(kept.rows(), *copies))
     write_cuts(job.out / CUTS, part.cuts)
     if not part.rows:
         raise BuildError("dataset: no row is left of the sources; ask for a larger sample")
@@ -55,7 +56,7 @@ class _Kept:
 
     def __init__(self, sources: dict[str, Path], sample: dict[str, Any]):
         self.sources = sources
-        keep = np.ones(sum(1 for _ in _merged(sources)), bool)
+        keep = np.ones(sum(read_manifest(folder).counts["rows"] for folder in sources.values()), bool)
         if sample["deduplicate"]:
             keep &= _first(_digests(sources, len(keep)))
         self.duplicates = int((~keep).sum())
@@ -63,6 +64,10 @@ class _Kept:
             keep &= _sampled(_hashes(sources, sample["seed"], len(keep)), keep, sample)
         self.unsampled = int((~keep).sum()) - self.duplicates
         self.keep = keep
+
+    def copies(self, number: int) -> Iterator[Found]:
+        """The rows once more, called `{number}~{id}`: what comes before all ids leaves them in order."""
+        return (renamed(row, before=f"{number}~", problem=False) for row in self.rows())
 
     def rows(self) -> Iterator[Found]:
         return (row for row, keep in zip(_merged(self.sources), self.keep.tolist(), strict=True) if keep)
@@ -77,15 +82,8 @@ def _read(name: str, path: Path) -> Iterator[Found]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             body = line.removesuffix(b"\n")
-            yield Found(prefix + id_of(body), number, True, _named(body, prefix) if prefix else body)
-
-
-def _named(body: bytes, prefix: str) -> bytes:
-    row = orjson.loads(body)
-    row["id"] = prefix + row["id"]
-    if row["group"] is not None:
-        row["group"] = prefix + row["group"]
-    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+            row = Found(id_of(body), number, True, body)
+            yield renamed(row, before=prefix) if prefix else row
 
 
 def _digests(sources: dict[str, Path], count: int) -> NDArray[np.void]:
@@ -125,14 +123,6 @@ def _sampled(
         keep[:] = False
         keep[places[np.argsort(hashes[places], kind="stable")[:wanted]]] = True
     return keep
-
-
-def _copy(rows: Iterator[Found], number: int) -> Iterator[Found]:
-    """The rows once more, called `{number}~{id}`: what comes before all ids leaves them in order."""
-    for row in rows:
-        content = orjson.loads(row.body)
-        content["id"] = f"{number}~{row.id}"
-        yield row._replace(id=content["id"], body=orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
 def _added(sources: dict[str, Path]) -> dict[str, Any]:

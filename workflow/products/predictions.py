@@ -3,45 +3,41 @@
 `predictions.jsonl` has one line per row, in the order of the shards (sorted by id):
 `{"id", "prompt_tokens", "draws": [{"text", "tokens", "token_ids", "finish_reason"}]}`. `text` lacks the stop
 token or string, `token_ids` and `tokens` have it; `finish_reason` is `stop` or `length`. With
-`sampling.logprobs` a draw also has `logprob`, the mean log-probability of its tokens.
+`sampling.logprobs` a draw also has `logprob`, the mean log-probability of its tokens. What an endpoint does
+not tell is null: `token_ids`, perhaps `tokens`, and `prompt_tokens` where it was sent messages.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow.draws import Draws, Wanted, prompt_digest
-from workflow.engine import Draw, Engine, Question, Setup, position_limit, require_vllm, seed_of
+from workflow.beside import rank_to_serve
+from workflow.draws import Draws, Wanted
+from workflow.endpoint import EndpointEngine
+from workflow.engine import Draw, Engine, require_vllm
 from workflow.errors import BuildError
 from workflow.generation import TransformersEngine
 from workflow.products import VERSIONS
 from workflow.progress import Progress, say
 from workflow.recipe.answers import Sampling
+from workflow.recipe.engines import Endpoint, Vllm
 from workflow.recipe.training import Execution
-from workflow.store.address import address_of, canonical
+from workflow.store.address import address_of, canonical, sha256_of
 from workflow.store.build import Job
 from workflow.store.files import write_atomic
 from workflow.store.store import read_manifest
-from workflow.tokens import TokenRow, read_rendering, read_rows
+from workflow.survey import Survey, held_to, look_through, prompted, questions, sampling_of
+from workflow.tokens import read_rendering, read_rows
+from workflow.vllm_start import Setup, position_limit
 
 RECORDS = 1
 """Version of the lines that draws are kept in: another one does not read them."""
 PREDICTIONS, RUN = "predictions.jsonl", "run.json"
 MODELS = ("model", "adapter")
 """Inputs that answer."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What must be known of all rows before the first is asked."""
-
-    prompts: dict[str, str]  # row id -> digest of the prompt's token ids
-    longest: str = ""
-    longest_tokens: int = 0
 
 
 @dataclass
@@ -52,6 +48,7 @@ class Timing:
     generate_seconds: float = 0.0
     tokens_per_second: float = 0.0
     reused_draws: int = 0
+    retries: int = 0  # of an endpoint
     generated_draws: int = 0
 
 
@@ -65,10 +62,11 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: vLLM is not installed or cannot run the model, or a row is empty or too long for it.
     """
-    sampling = Sampling.model_validate(job.slice["sampling"])
-    if sampling.engine == "vllm":
+    sampling = sampling_of(job)
+    held_to(sampling)  # a schema that is none is told before anything is started
+    if isinstance(sampling.engine, Vllm):
         require_vllm()
-    survey = look_through(job.inputs["shards"])
+    survey = look_through(prompted(job, sampling), job.inputs["shards"])
     each = 1 if sampling.temperature == 0 else sampling.n  # greedy draws are all equal
     wanted, timing = Wanted(survey.prompts, each, sampling.seed), Timing()
     writer = job.work.name  # the key, so that two jobs never write to one file
@@ -79,7 +77,7 @@ def make(job: Job) -> dict[str, Any]:
         if draws.count < total:
             _generate(job, sampling, survey, draws, timing)
         timing.generated_draws = total - timing.reused_draws
-        counts = _write(job.out / PREDICTIONS, job.inputs["shards"], draws, sampling.n // each)
+        counts = _write(job, draws, sampling.n // each)
     write_atomic(job.work / RUN, canonical(asdict(timing)) + b"\n")
     return counts
 
@@ -90,84 +88,59 @@ def context(job: Job) -> str:
     models = {role: read_manifest(job.inputs[role]).content for role in MODELS if role in job.inputs}
     stops = asdict(read_rendering(job.inputs["shards"]))
     versions = {"version": VERSIONS["predictions"], "records": RECORDS}
-    return address_of({**versions, **models, "sampling": asked, "stops": stops})
-
-
-def look_through(shards: Path) -> Survey:
-    """Digest every prompt and find the longest.
-
-    Raises:
-        BuildError: A prompt is empty, or two rows have one id.
-    """
-    prompts: dict[str, str] = {}
-    longest, most = "", 0
-    for row in read_rows(shards):
-        tokens = _prompt(row)
-        if not tokens:
-            raise BuildError(f"{shards}: row {row.id!r} has an empty prompt; correct the template or the row")
-        if row.id in prompts:
-            raise BuildError(f"{shards}: two rows have the id {row.id!r}; build again")
-        prompts[row.id] = prompt_digest(tokens)
-        if len(tokens) > most:
-            longest, most = row.id, len(tokens)
-    return Survey(prompts, longest, most)
-
-
-def _prompt(row: TokenRow) -> list[int]:
-    ids: list[int] = row.input_ids[: row.prompt_tokens].tolist()
-    return ids
+    schema = {role: sha256_of(path) for role, path in job.sources.items() if role == "json_schema"}
+    return address_of({**versions, **models, **schema, "sampling": asked, "stops": stops})
 
 
 def _generate(job: Job, sampling: Sampling, survey: Survey, draws: Draws, timing: Timing) -> None:
     """Start the engine and make the draws that are missing."""
     began = time.monotonic()
-    execution = Execution.model_validate(job.execution)
     progress = Progress("predictions", draws.wanted.draws * len(survey.prompts), "draws")
-    engine = _engine(job, sampling, survey, execution)
+    engine = _engine(job, sampling, survey)
     started = time.monotonic()
     timing.engine_seconds = round(started - began, 3)
-    say(f"predictions: {sampling.engine} started in {timing.engine_seconds:.1f} s")
+    say(f"predictions: {sampling.engine.name} started in {timing.engine_seconds:.1f} s")
     stops = read_rendering(job.inputs["shards"])
     sampling = sampling.model_copy(update={"stop": [*sampling.stop, *stops.stop]})
-    questions = _questions(job.inputs["shards"], draws)
+    asked = questions(prompted(job, sampling), draws, sampling)
     try:
-        for finished in engine.answer(questions, sampling, stops.stop_token_ids):
+        for finished in engine.answer(asked, sampling, stops.stop_token_ids):
             for question, draw in finished:
                 draws.add(question, draw)
             draws.sync_if_due()
             progress.reached(draws.count, _rate(engine.generated_tokens, started))
     finally:
+        timing.retries = getattr(engine, "retries", 0)
         engine.close()
     timing.generate_seconds = round(time.monotonic() - started, 3)
     timing.tokens_per_second = round(engine.generated_tokens / max(timing.generate_seconds, 1e-3), 1)
 
 
-def _engine(
-    job: Job, sampling: Sampling, survey: Survey, execution: Execution
-) -> Engine | TransformersEngine:
-    length = context_length(job.inputs["model"], survey, sampling.max_tokens, execution.max_model_len)
-    if sampling.engine == "transformers":
-        return TransformersEngine(job.inputs["model"], job.inputs.get("adapter"), job.resources.threads)
+def _engine(job: Job, sampling: Sampling, survey: Survey) -> Engine | TransformersEngine | EndpointEngine:
+    execution, adapter = Execution.model_validate(job.execution), job.inputs.get("adapter")
+    if isinstance(sampling.engine, Endpoint):
+        return EndpointEngine(sampling.engine, execution.endpoint)
+    model = job.inputs["model"]
+    length = context_length(model, survey, sampling.max_tokens, execution.max_model_len)
+    if not isinstance(sampling.engine, Vllm):
+        return TransformersEngine(model, adapter, job.resources.threads)
     return Engine(
         Setup(
-            model=job.inputs["model"],
+            model=model,
             max_model_len=length,
             gpu_memory_utilization=execution.gpu_memory_utilization,
             threads=job.resources.threads,
             gpus=job.resources.gpus,
+            prefix_caching=execution.prefix_caching,
+            engine=sampling.engine,
+            adapter=adapter,
+            rank=rank_to_serve(model, adapter) if adapter else 0,
         )
     )
 
 
 def _rate(tokens: int, since: float) -> str:
     return f"{tokens / max(time.monotonic() - since, 1e-3):.0f} tokens/s" if tokens else ""
-
-
-def _questions(shards: Path, draws: Draws) -> Iterator[Question]:
-    """One for each missing draw, with the seed that it has in a run from nothing."""
-    for row in read_rows(shards):
-        for draw in draws.missing(row.id):
-            yield Question(row.id, draw, _prompt(row), seed_of(draws.wanted.seed, row.id, draw))
 
 
 def context_length(model: Path, survey: Survey, max_tokens: int, wanted: int | None) -> int:
@@ -195,24 +168,29 @@ def context_length(model: Path, survey: Survey, max_tokens: int, wanted: int | N
     return wanted or needed
 
 
-def _write(path: Path, shards: Path, draws: Draws, times: int) -> dict[str, int]:
+def _write(job: Job, draws: Draws, times: int) -> dict[str, int]:
     """Write all rows in the order of the shards, each draw `times` over, one row in memory, and count."""
     counts = dict.fromkeys(
         ("rows", "draws", "finish_length", "prompt_tokens", "completion_tokens", "empty"), 0
     )
-    with path.open("wb") as file:
-        for row in read_rows(shards):
+    with (job.out / PREDICTIONS).open("wb") as file:
+        for row in read_rows(job.inputs["shards"]):
+            prompt = None if "prompt" in job.slice else row.prompt_tokens  # messages: the server counts them
             drawn = draws.read(row.id) * times
-            line = {"id": row.id, "prompt_tokens": row.prompt_tokens, "draws": [_published(d) for d in drawn]}
+            line = {
+                "id": row.id,
+                "prompt_tokens": prompt,
+                "draws": [_published(d) for d in drawn],
+            }
             file.write(canonical(line) + b"\n")
             counts["rows"] += 1
             counts["draws"] += len(drawn)
-            counts["prompt_tokens"] += row.prompt_tokens
+            counts["prompt_tokens"] += prompt or 0
             counts["finish_length"] += sum(draw.finish_reason == "length" for draw in drawn)
-            counts["completion_tokens"] += sum(len(draw.token_ids) for draw in drawn)
+            counts["completion_tokens"] += sum(draw.tokens or 0 for draw in drawn)
             counts["empty"] += sum(not draw.text for draw in drawn)
     return counts
 
 
 def _published(draw: Draw) -> dict[str, Any]:
-    return draw.record | {"tokens": len(draw.token_ids)}
+    return draw.record | {"tokens": draw.tokens}

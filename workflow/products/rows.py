@@ -11,7 +11,7 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,15 @@ from workflow.errors import BuildError
 from workflow.formats import BadRow, Dropped, Row, reader
 from workflow.formats.reading import Items, Lines, blocks
 from workflow.hub_data import exported
+from workflow.line_index import as_digests, digests_of
+from workflow.mending import Mending, Parsed, Unusual
+from workflow.origins import RECORD, Origins, kept
 from workflow.processes import in_order
+from workflow.products import VERSIONS
 from workflow.progress import say
 from workflow.recipe.dataset import Source
-from workflow.sorting import Found, Run, SameId, merge, write_cuts, write_run
-from workflow.store.address import ADDRESS
+from workflow.sorting import Found, Part, Run, SameId, merge, write_cuts, write_run
+from workflow.store.address import ADDRESS, address_of
 from workflow.store.build import Job
 from workflow.store.files import remove_tree
 
@@ -39,11 +43,11 @@ _AGAIN = re.compile(rf"({ADDRESS})\.\d+")
 
 @dataclass
 class Read:
-    """What came of one block of the source; what was wrong in it is listed by line."""
+    """What came of one block of the source: sorted rows, what was wrong, the lines' digests."""
 
     run: Run
-    bad: list[tuple[int, str]]
-    left_out: Counter[str]
+    found: Parsed
+    digests: bytes
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -57,47 +61,84 @@ def make(job: Job) -> dict[str, Any]:
         BuildError: More bad rows than the recipe allows, two rows with one id, or no row at all.
     """
     path = job.sources.get("data") or exported(job.slice["path"], job.sources, job.work)
+    work = _reading(job, path)
+    origins = _mended(job, work, path) or _anew(job, work, path)
+    rows = origins.part.rows
+    if not rows:
+        in_split = " in this split" if work.split else ""
+        raise BuildError(f"{path}: no rows{in_split}; nothing to build from")
+    write_cuts(job.out / CUTS, origins.part.cuts)
+    if len(origins.digests):
+        origins.write(_context(job, work), job.work.name, path)
+    left_out = {reason: len(lines) for reason, lines in sorted(origins.left_out.items())}
+    for reason, number in Counter(left_out).most_common():
+        say(f"rows: {number} left out: {reason}")
+    return {
+        "rows": rows,
+        "bad_rows": len(origins.bad),
+        "bad": [f"line {line}: {reason}" for line, reason in origins.bad[:LISTED]],
+        "left_out": left_out,
+    }
+
+
+def _reading(job: Job, path: Path) -> _Reading:
     split = job.slice.get("split")
     source: Any = TypeAdapter(Source).validate_python(
         {**{k: v for k, v in job.slice.items() if k != "split"}, "path": str(path)}
     )
-    folder = job.work / RUNS
-    remove_tree(folder)
-    folder.mkdir(parents=True)
-    bad: list[str] = []
-    runs: list[Run] = []
-    left_out: Counter[str] = Counter()
-    work = _Reading(reader(source), split, source.bad_rows, folder)
+    work = _Reading(reader(source), split, source.bad_rows, job.work / RUNS)
     if split and split.get("test_rows"):
-        work = replace(work, below=_bound(work, path, split["test_rows"], job.resources.threads))
+        return replace(work, below=_bound(work, path, split["test_rows"], job.resources.threads))
+    return work
+
+
+def _context(job: Job, work: _Reading) -> Path:
+    """Where builds of this slice leave where their rows came from."""
+    versions = {"version": VERSIONS["rows"], "record": RECORD}
+    return job.pieces / "rows" / address_of({**versions, "slice": job.slice, "below": work.below})
+
+
+def _mended(job: Job, work: _Reading, path: Path) -> Origins | None:
+    """The rows of a former build with what changed in the source since; None where that is of no use."""
+    for key, origins in kept(_context(job, work), path):
+        former = job.out.with_name(key) / ROWS
+        if former.exists():
+            try:
+                mending = Mending(former, origins, work.parsed, job.resources.threads)
+                found = mending.rows(path, job.out / ROWS)
+            except Unusual:
+                return None
+            if len(found.bad) > work.allowed:
+                return None
+            _add_bad(found.bad, [], path, work.allowed)
+            return found
+    return None
+
+
+def _anew(job: Job, work: _Reading, path: Path) -> Origins:
+    """All rows from nothing."""
+    remove_tree(work.folder)
+    work.folder.mkdir(parents=True)
+    runs, digests, bad, left_out = list[Run](), list[bytes](), list[tuple[int, str]](), dict[str, list[int]]()
     for read in in_order(work.read, enumerate(blocks(path)), job.resources.threads):
-        _add_bad(read, bad, path, source.bad_rows)
+        _add_bad(read.found.bad, bad, path, work.allowed)
         runs.append(read.run)
-        left_out += read.left_out
-    rows = _write(job, runs, path)
-    remove_tree(folder)
-    if not rows:
-        raise BuildError(f"{path}: no rows{' in this split' if split else ''}; nothing to build from")
-    for reason, number in left_out.most_common():
-        say(f"rows: {number} left out: {reason}")
-    return {
-        "rows": rows,
-        "bad_rows": len(bad),
-        "bad": bad[:LISTED],
-        "left_out": dict(sorted(left_out.items())),
-    }
+        digests.append(read.digests)
+        for reason, lines in read.found.left_out.items():
+            left_out.setdefault(reason, []).extend(lines)
+    part = _write(job, runs, path)
+    remove_tree(work.folder)
+    return Origins(part, as_digests(b"".join(digests)), bad, left_out)
 
 
-def _write(job: Job, runs: list[Run], path: Path) -> int:
+def _write(job: Job, runs: list[Run], path: Path) -> Part:
     try:
-        rows, cuts = merge(runs, job.out / ROWS, job.work / RUNS, job.resources.threads)
+        return merge(runs, job.out / ROWS, job.work / RUNS, job.resources.threads)
     except SameId as error:
         name, first, line = error.args
         raise BuildError(
             f"{path}:{line}: id {name!r} was already used in line {first}; ids must be unique"
         ) from None
-    write_cuts(job.out / CUTS, cuts)
-    return rows
 
 
 @dataclass(frozen=True)
@@ -114,33 +155,39 @@ class _Reading:
     def hashes(self, block: Lines | Items) -> set[int]:
         """What `read` would choose the block's rows by."""
         every = replace(self, split=None, allowed=sys.maxsize)
-        found = every._rows(block, [], Counter())
-        return {_drawn(_problem(row), self.split or {}) for row in found}
+        return {_drawn(_problem(row), self.split or {}) for row in every.parsed([block]).rows}
 
     def read(self, numbered: tuple[int, Lines | Items]) -> Read:
+        """Turn a block into a run."""
         number, block = numbered
-        bad: list[tuple[int, str]] = []
-        left_out: Counter[str] = Counter()
-        run = write_run(self.folder / f"{number}", self._rows(block, bad, left_out))
-        return Read(run, bad, left_out)
+        found = self.parsed([block])
+        run = write_run(self.folder / f"{number}", found.rows)
+        digests = digests_of(block.lines) if isinstance(block, Lines) else b""
+        return Read(run, replace(found, rows=[]), digests)
 
-    def _rows(
-        self, block: Lines | Items, bad: list[tuple[int, str]], left_out: Counter[str]
-    ) -> Iterator[Found]:
-        for line, record in block.records():
-            try:
-                if isinstance(record, ValueError):
-                    raise BadRow(str(record))
-                found = list(self.rows_of(record))
-                rows = [self._found(line, row) for row in found if isinstance(row, Row)]
-            except BadRow as error:
-                bad.append((line, str(error)))
-                if len(bad) > self.allowed:
-                    return
-                continue
-            if len(rows) < len(found):
-                left_out.update(one.reason for one in found if isinstance(one, Dropped))
-            yield from (row for row in rows if row)
+    def parsed(self, some: Iterable[Lines | Items]) -> Parsed:
+        """The rows of some blocks, until there are more bad ones than are allowed."""
+        found = Parsed()
+        for block in some:
+            for line, record in block.records():
+                try:
+                    self._add(line, record, found)
+                except BadRow as error:
+                    found.bad.append((line, str(error)))
+                    if len(found.bad) > self.allowed:
+                        return found
+        return found
+
+    def _add(self, line: int, record: Any, found: Parsed) -> None:
+        if isinstance(record, ValueError):
+            raise BadRow(str(record))
+        read = list(self.rows_of(record))
+        rows = [self._found(line, row) for row in read if isinstance(row, Row)]
+        if len(rows) < len(read):
+            for one in read:
+                if isinstance(one, Dropped):
+                    found.left_out.setdefault(one.reason, []).append(line)
+        found.rows += [row for row in rows if row]
 
     def _found(self, line: int, row: Row) -> Found | None:
         try:
@@ -163,9 +210,9 @@ class _Reading:
         return "test" if _drawn(name, self.split) < below else "train"
 
 
-def _add_bad(read: Read, bad: list[str], path: Path, allowed: int) -> None:
-    for line, reason in read.bad:
-        bad.append(f"line {line}: {reason}")
+def _add_bad(some: list[tuple[int, str]], bad: list[tuple[int, str]], path: Path, allowed: int) -> None:
+    for line, reason in some:
+        bad.append((line, reason))
         if len(bad) > allowed:
             allow = f" (this is bad row {len(bad)}, bad_rows allows {allowed})" if allowed else ""
             raise BuildError(

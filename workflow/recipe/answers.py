@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow.normalising import normalised
 from workflow.patterns import check_pattern
+from workflow.recipe.engines import Constraint, Endpoint, Engine, Transformers, Vllm
 from workflow.recipe.leaf import SOURCE, Section, leaf
 
 MetricName = Literal[
@@ -74,14 +75,29 @@ class Sampling(Section):
         False,
         of=("predictions",),
         description="Whether each draw records the mean log-probability of its tokens, as the model gives it "
-        "before temperature, penalties and limits.",
+        "before temperature, penalties and limits; with `constraint`, among what that allows.",
     )
-    engine: Literal["vllm", "transformers"] = leaf(
-        "vllm",
-        of=("predictions",),
+    engine: Engine = Field(
+        default=Vllm(name="vllm"),
         description="What generates. `transformers` takes long; it is for adapters that cannot be merged, "
         "and to compare with.",
     )
+    constraint: Constraint | None = Field(
+        default=None, description="What answers are held to while they are generated; left out: nothing."
+    )
+
+    @model_validator(mode="after")
+    def _engine_can_hold_it(self) -> Sampling:
+        engine, constraint = self.engine, self.constraint
+        if constraint and isinstance(engine, Transformers):
+            raise ValueError("the engine transformers holds answers to nothing: use vllm or drop constraint")
+        chat = isinstance(engine, Endpoint) and engine.api == "chat"
+        if constraint and chat and not constraint.json_schema:
+            raise ValueError(
+                "api: chat has a standard for constraint.json_schema alone; for choice and regex use "
+                "`api: completions` of a vLLM server"
+            )
+        return self
 
 
 class Answer(Section):

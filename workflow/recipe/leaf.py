@@ -7,6 +7,7 @@ fields. `slice_of` reads the declaration back: what is declared is what is used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -66,6 +67,32 @@ def _chosen(section: Section, dumped: dict[str, Any], product: str) -> dict[str,
         elif product in products:
             chosen[name] = dumped[name]
     return chosen
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold, in itself, in a list or in a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in models_in(inner)]
+
+
+def fields_below(model: type[BaseModel], parts: Sequence[str | int]) -> list[str] | None:
+    """Names of the fields that may stand below a place in a section; None: any name may, it is a mapping."""
+    models, named = [model], False
+    for part in parts:
+        if named:  # the name of something in a mapping
+            named = False
+            continue
+        fields = [found.model_fields[str(part)] for found in models if str(part) in found.model_fields]
+        models = [inner for field in fields for inner in models_in(field.annotation)]
+        named = any(_is_mapping(field.annotation) for field in fields)
+    return None if named else sorted({name for found in models for name in found.model_fields})
+
+
+def _is_mapping(annotation: Any) -> bool:
+    if getattr(annotation, "__origin__", None) is dict:
+        return True
+    return any(_is_mapping(inner) for inner in getattr(annotation, "__args__", ()))
 
 
 @cache

@@ -10,6 +10,9 @@ from workflow.recipe.answers import OWN
 from workflow.recipe.leaf import SOURCE, Section, leaf
 from workflow.recipe.source import FieldName
 
+VARIANT = "template "
+"""Role of a source file: a variant that training rows are shown in, before its name."""
+
 
 class Examples(Section):
     """Training rows that the templates may show before a row: few-shot prompting."""
@@ -42,8 +45,13 @@ class Prompt(Section):
     variants: dict[FieldName, str] = leaf(
         {},
         of=(SOURCE,),
-        description="Name -> another template, in which the test rows are asked as well: its draws vote too. "
-        "Training uses `template` alone.",
+        description="Name -> another template, in which the test rows are asked as well: its draws vote too.",
+    )
+    train_variants: bool = leaf(
+        False,
+        of=(SOURCE,),
+        description="Whether training rows are shown in the variants too, each row in one of the templates "
+        "by a hash of its id; else all are in `template`.",
     )
     examples: Examples | None = Field(
         None, description="Training rows shown to the templates as `examples`; left out: none."
@@ -101,6 +109,12 @@ class Prompt(Section):
             raise ValueError("give max_length, or both max_source_length and max_target_length")
         if self.max_length is not None and pair != (None, None):
             raise ValueError("max_length excludes max_source_length and max_target_length")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_there(self) -> Prompt:
+        if self.train_variants and not self.variants:
+            raise ValueError("train_variants needs variants, which training rows are to be shown in")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from workflow.recipe.leaf import Section
 from workflow.recipe.model import Model, RecipeBase
 from workflow.recipe.prompt import Prompt
 from workflow.recipe.rules import broken
+from workflow.recipe.serving import Serving
 from workflow.recipe.training import DeepSpeed, Execution, Training
 from workflow.recipe.tuning import Combination, Continued, Tuning
 
@@ -30,6 +31,7 @@ class Recipe(Section):
     sampling: Sampling | None = Field(None, description="How the model is asked.")
     voting: Voting | None = Field(None, description="How the draws of a row become one answer.")
     scoring: Scoring | None = Field(None, description="What is measured, and against what.")
+    serving: Serving | None = Field(None, description="What the served model is asked.")
     execution: Execution = Field(Execution(), description="How it runs; in no address.")
 
     @property

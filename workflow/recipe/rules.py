@@ -6,8 +6,22 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from workflow.recipe.answers import OWN
+from workflow.recipe.engines import Endpoint, Transformers, Vllm
 from workflow.recipe.model import ScratchBase
-from workflow.recipe.tuning import Combined, Factors, Full, Pissa, PrefixTuning, Prompt, Qlora
+from workflow.recipe.tuning import (
+    Combined,
+    Dora,
+    Factors,
+    Full,
+    Ia3,
+    Pissa,
+    PrefixTuning,
+    Prompt,
+    Qlora,
+)
+
+MOST_RANK = 512
+"""Highest rank of an adapter that vLLM serves."""
 
 if TYPE_CHECKING:
     from workflow.recipe.recipe import Recipe
@@ -55,12 +69,21 @@ def stage_3_can_train_it(recipe: Recipe) -> str | None:
     return f"deepspeed.zero_stage: {broken[0]}; use 0, 1 or 2" if broken else None
 
 
+def what_is_served_is_a_model(recipe: Recipe) -> str | None:
+    """vLLM would serve the untrained model in its place."""
+    if recipe.serving and isinstance(recipe.tuning, Prompt):
+        return (
+            f"serving: {recipe.tuning.method} changes no weight, and vLLM serves no trained prompt; drop it"
+        )
+    return None
+
+
 def prompts_stay_beside_the_model(recipe: Recipe) -> str | None:
     """A trained prompt changes no weight: nothing to merge, and vLLM loads no such adapter."""
     tuning = recipe.tuning
     if not isinstance(tuning, Prompt):
         return None
-    if recipe.sampling and recipe.sampling.engine == "vllm":
+    if recipe.sampling and recipe.sampling.engine.name == "vllm":
         return (
             f"{tuning.method} has nothing to merge and vLLM cannot load it: "
             "set sampling.engine to transformers"
@@ -72,6 +95,37 @@ def prompts_stay_beside_the_model(recipe: Recipe) -> str | None:
             "prefix_tuning puts its prefix where recomputed activations do not see it: "
             "set execution.gradient_checkpointing to false"
         )
+    return None
+
+
+def adapter_can_answer(recipe: Recipe) -> str | None:
+    """Base and adapter side by side: what vLLM, or PEFT, can serve so."""
+    engine, tuning = recipe.sampling and recipe.sampling.engine, recipe.tuning
+    if not isinstance(engine, Vllm | Transformers) or engine.weights == "merged":
+        return None
+    if tuning is None or isinstance(tuning, Full):
+        return "sampling.engine.weights: adapter needs a tuning.method that trains one"
+    if isinstance(engine, Transformers) or isinstance(tuning, Prompt | Combined):
+        return None
+    reasons = {
+        f"{tuning.method}": isinstance(tuning, Ia3 | Dora),
+        "modules_to_save": bool(getattr(tuning, "modules_to_save", None)),
+        "trained biases": getattr(tuning, "bias", "none") != "none",
+        f"ranks above {MOST_RANK}": getattr(tuning, "r", 0) > MOST_RANK,
+    }
+    broken = [why for why, true in reasons.items() if true]
+    return f"vLLM serves no adapter with {broken[0]}: use `weights: merged`" if broken else None
+
+
+def an_endpoint_answers_by_itself(recipe: Recipe) -> str | None:
+    """Nothing that is trained here is in what an endpoint answers."""
+    engine = recipe.sampling and recipe.sampling.engine
+    if not isinstance(engine, Endpoint):
+        return None
+    if recipe.tuning:
+        return "an endpoint does not answer with what is trained here: give it a recipe without tuning"
+    if engine.api == "chat" and recipe.prompt.chat_template == "plain":
+        return "`api: chat` sends messages, `chat_template: plain` makes none: use `api: completions`"
     return None
 
 
@@ -137,7 +191,10 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     training_is_whole,
     scratch_is_trained_in_full,
     stage_3_can_train_it,
+    what_is_served_is_a_model,
     prompts_stay_beside_the_model,
+    adapter_can_answer,
+    an_endpoint_answers_by_itself,
     engine_fits,
     rows_fit_a_pack,
     voters_are_there,

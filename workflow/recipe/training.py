@@ -121,6 +121,27 @@ Tracker = Literal[
 """What transformers can report to (transformers.integrations, 5.23)."""
 
 
+class Asking(Section):
+    """How an endpoint is asked (`sampling.engine.name: endpoint`)."""
+
+    key_variable: str | None = leaf(
+        None,
+        of=(EXECUTION,),
+        description="Environment variable that holds the key; left out: none is sent.",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+    )
+    requests_at_once: int = leaf(8, of=(EXECUTION,), description="Requests in flight.", gt=0, le=256)
+    timeout: float = leaf(
+        300.0, of=(EXECUTION,), description="Seconds in which a request must be answered.", gt=0
+    )
+    give_up: float = leaf(
+        1800.0,
+        of=(EXECUTION,),
+        description="Seconds after which a draw is given up, all attempts and waits together.",
+        gt=0,
+    )
+
+
 class Execution(Section):
     """How it runs: recorded with every result, part of no address."""
 
@@ -173,6 +194,12 @@ class Execution(Section):
         description="vLLM context in tokens; default: what the longest prompt and max_tokens need.",
         gt=0,
     )
+    prefix_caching: bool = leaf(
+        True,
+        of=(EXECUTION,),
+        description="Whether vLLM computes what prompts begin with alike only once.",
+    )
+    endpoint: Asking = Field(default=Asking(), description="How an endpoint is asked.")
 
     @model_validator(mode="after")
     def _one_way_to_save(self) -> Execution:

@@ -13,8 +13,8 @@ from workflow.show import COUNTED, LIKELY, SYSTEMS, TEXT_HEADER, count_rows, lik
 TEMPLATE = "report.html.jinja"
 
 
-def render(**values: Any) -> str:
-    """The page that the template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
+def render(template: str = TEMPLATE, **values: Any) -> str:
+    """The page that a template makes of `values`. Whatever it writes is escaped, and a gap is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -27,7 +27,7 @@ def render(**values: Any) -> str:
     )
     environment.filters |= {"percent": percent, "size": size, "number": number, "duration": duration}
     text, allowed = script()
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(template).render(
         script=text,
         allowed=allowed,
         SYSTEMS=SYSTEMS,

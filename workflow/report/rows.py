@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workflow.encoding import backend_of
 from workflow.gate import of_overlap, of_rows, share
 from workflow.report.inputs import Inputs
-from workflow.tokens_shown import Piece, backend_of, first_rows, pieces, visible
+from workflow.tokens_shown import Piece, first_rows, pieces, visible
 
 ROWS, PIECES = 3, 900
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import insort
 from collections import defaultdict
@@ -16,6 +15,7 @@ from workflow.products.rows import ROWS
 from workflow.report.browser import Kept, Worth
 from workflow.report.inputs import Inputs
 from workflow.results import PREDICTIONS, VOTED, AskedRow, Drawn, Prediction, VotedLine, read_together
+from workflow.tokens_shown import digest_of_id
 from workflow.voting import Reader
 
 SHOWN, EACH = 12, 4
@@ -112,7 +112,7 @@ def predictions(inputs: Inputs, recipe: dict[str, Any]) -> Predictions | None:
         drawn = {role: record.draws for role, record in zip(roles, records, strict=False)}
         vote, values = records[-1] if voting else None, worth.of(row.id)
         choice = choices[kind := _kind(vote, row, drawn, reader)]
-        digest = hashlib.blake2b(row.id.encode("utf-8", "replace"), digest_size=16).digest()
+        digest = digest_of_id(row.id)
         telling, kept = choice.wants(digest), browsed.wants(digest)
         if telling or kept:
             sample = _sample(kind, row, vote, drawn, reader)
@@ -165,16 +165,28 @@ def _answer(role: str, label: str, draw: Drawn, row: AskedRow, reader: Reader | 
     return Answer(role, label, shortened(draw.text, 1200), answer, right, draw.finish_reason == "length")
 
 
+def asked_as_text(row: AskedRow) -> str:
+    """What a row asks, whole: a single field as it is, several by name."""
+    fields = {name: _field(name, value) for name, value in row.asked.items() if value not in (None, "", [])}
+    if len(fields) == 1:
+        return next(iter(fields.values()))
+    return "\n".join(f"{name}: {text}" for name, text in fields.items())
+
+
+def _field(name: str, value: Any) -> str:
+    if isinstance(value, list) and name == "options":
+        return "\n".join(f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False))
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return _text(value)
+
+
 def _prompt(prompt: dict[str, Any]) -> list[tuple[str, str]]:
     """Fields of a row as texts; options get the letters that answers name."""
     shown = []
     for name, value in prompt.items():
-        if isinstance(value, list) and name == "options":
-            value = "\n".join(
-                f"{letter}. {_text(o)}" for letter, o in zip(ascii_uppercase, value, strict=False)
-            )
         if value not in (None, ""):
-            shown.append((name, shortened(_text(value), 1500)))
+            shown.append((name, shortened(_field(name, value), 1500)))
     return shown
 
 

@@ -186,9 +186,7 @@ def parameter_counts(model: Any) -> dict[str, Any]:
     if hasattr(model, "get_nb_trainable_parameters"):
         trained, every = model.get_nb_trainable_parameters()
     else:
-        sizes = [
-            (int(getattr(p, "ds_numel", None) or p.numel()), p.requires_grad) for p in model.parameters()
-        ]
+        sizes = [(_size(p), p.requires_grad) for p in model.parameters()]
         trained, every = sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)
     counts = {"parameters": every, "trained_parameters": trained, "trained_share": round(trained / every, 8)}
     started: dict[str, int] = getattr(model, "started_from", {})
