@@ -13,7 +13,7 @@ rule scores:
         f"{STORE}/scores/{{address}}.stamp",
     log:
         "logs/scores/{address}.log",
-    threads: 1
+    threads: 2
     resources:
         mem_mb=1000,
     message:

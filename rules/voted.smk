@@ -13,7 +13,7 @@ rule voted:
         f"{STORE}/voted/{{address}}.stamp",
     log:
         "logs/voted/{address}.log",
-    threads: 1
+    threads: 2
     resources:
         mem_mb=1000,
     message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from workflow.store.records import Manifest, Plan
 from workflow.tokens import Rendering, write_rendering
 
 COMMIT, DIGEST = "a1" * 20, "d" * 64
+WRAPPED = f"{'x' * 120} {'`' * 110} y"  # YAML breaks it before and after the backticks
 HOSTILE = "x\n```\n---\n## Evil\n````<script>"
 SLICE: dict[str, Any] = {
     "tuning": {"method": "lora", "r": 8, "target_modules": [HOSTILE]},
@@ -34,7 +36,7 @@ def step(product: str, slice: dict[str, Any], sources: dict[str, str] | None = N
 def job(root: Path, slice: dict[str, Any], base: Step) -> Job:
     for name in ("shards", "out"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    write_rendering(root / "shards", Rendering([7, 9], ["<end>"], 0))
+    write_rendering(root / "shards", Rendering([7, 9], ["<end>", WRAPPED], 0))
     rows = step("rows", {"format": "alpaca"}, {"data": DIGEST})
     shards = step("shards", {"max_length": 512, "chat_template": "model"}, {"template": "e" * 64})
     behind = {"model": (base,), "shards": (rows, shards)}
@@ -43,10 +45,10 @@ def job(root: Path, slice: dict[str, Any], base: Step) -> Job:
 
 
 def blocks(text: str) -> list[Any]:
-    """The YAML in the fences of a card."""
+    """The YAML in the fences of a card, which end as CommonMark says."""
     found, fence, held = [], "", []
     for line in text.split("\n"):
-        if fence and line == fence:
+        if fence and re.fullmatch(f" {{0,3}}{fence}`* *", line):
             found.append(yaml.safe_load("\n".join(held)))
             fence, held = "", []
         elif fence:
@@ -79,7 +81,7 @@ def test_facts_are_those_of_the_plans(adapter: str) -> None:
     training, prompt, data = blocks(adapter)
     assert training == {name: value for name, value in SLICE.items() if value}
     assert prompt == {
-        "chat_template": "model", "max_length": 512, "stop": ["<end>"], "stop_token_ids": [7, 9],
+        "chat_template": "model", "max_length": 512, "stop": ["<end>", WRAPPED], "stop_token_ids": [7, 9],
         "template_sha256": "e" * 64,
     }  # fmt: skip
     assert data == {"data": [{"format": "alpaca", "sha256": {"data": DIGEST}}]}

@@ -36,7 +36,7 @@ def grouped(job: Job) -> dict[str, list[str]]:
     path = job.inputs["rows"] / "rows.jsonl"
     rows = lines(path)
     for row in rows:
-        row["group"] = f"p{chance.randrange(25) ** 2 // 25}"
+        row["group"], row["index"] = f"p{chance.randrange(25) ** 2 // 25}", None
         if row["gold"]:
             problems.setdefault(row["group"], []).append(row["id"])
     write(path, rows)

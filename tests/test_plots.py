@@ -101,6 +101,9 @@ def test_figures_for_people() -> None:
     sizes = " ".join(size(v) for v in (12, 1500, 2_210_000_000, 3e15, None))
     assert sizes == "12 B 1.5 kB 2.2 GB 3000.0 TB –"
     assert shortened("ab" * 500, 90).endswith("ab" * 15)
+    assert title({"model": {"base": {"stand_in": {"family": "llama"}}}}) == (
+        "tiny stand-in for llama, not tuned"
+    )
     assert title({"model": {"base": {"recipe": "tiny"}}, "tuning": {"method": "full"}}) == (
         "model of recipe tiny, full tuning"
     )

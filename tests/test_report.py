@@ -11,6 +11,8 @@ from tiny_report import HOSTILE, RECIPE, folder, inputs, job, page
 
 from workflow.errors import BuildError
 from workflow.products.report import make
+from workflow.report.inputs import Inputs
+from workflow.report.runs import answering
 from workflow.report.samples import SHOWN
 from workflow.store.build import Job
 
@@ -18,8 +20,15 @@ FIGURES = """\
 Tuning +33.3 points, voting +9.2 points.
 Tuning: 32.1 % → 65.4 % of 1,234 test rows right.
 Voting: 61.1 % → 70.3 % of 1,234 test rows right. A difference of this size may be chance.
-vote of 5 draws 70.3 65.3 to 74.4 1,234 98.7 1.3
-majority class 30.0 27.1 to 36.2 1,234 – –
+vote of 5 draws 70.3 65.3 to 74.4 1,234 98.7 1.3 9 min 09 s
+majority class 30.0 27.1 to 36.2 1,234 – – –
+Tuning method lora, r 8, lora_alpha 32
+Answers n 5, temperature 0.7
+maj@k: mean accuracy of the vote of k draws, over all sets of k draws and 1,234 rows; shaded: 95 % interval.
+own 5 – 60.0 9.9 1.0 to 20.0
+base model, greedy 40 1 2 3 -
+this model 1.2500 1.1250 to 1.5000 3.490 40
+999 tokens of 40 answers.
 only this model is right on 500 rows, only the base model on 89: p &lt; 0.0001
 not scored: 66 of 1300 rows
 rows 517 1,300
@@ -154,3 +163,13 @@ def test_unscored_and_damaged_run_records(tmp_path: Path) -> None:
     text = plain(page(made))
     assert "Not scored: none of the 7 test rows has a gold answer." in text
     assert "not recorded" in text
+
+
+def test_the_vote_takes_what_all_voters_take() -> None:
+    seconds = {"base": 1.0, "predictions": 3.0, "voter short": 4.0, "greedy": None}
+    runs = {role: {} if value is None else {"seconds": value} for role, value in seconds.items()}
+    found = Inputs({role: Path(role) for role in runs}, {}, runs, {})
+    assert answering(found) == {"base": 1.0, "draws": 3.0, "voted": 7.0}
+    runs["voter short"] = {}
+    assert "voted" not in answering(found)
+    assert found.label("voter short") == "answers of voter short"

@@ -296,8 +296,8 @@ def test_interval_of_a_perfect_system_is_a_point() -> None:
     assert (measured.low, measured.accuracy, measured.high) == (1, 1, 1)
 
 
-def test_voting_and_scoring_take_less_than_50_microseconds_a_row() -> None:
-    """That is 200,000 rows of 3 draws in 10 s; the best of three tries, in processor time."""
+def test_voting_and_scoring_take_less_than_75_microseconds_a_row() -> None:
+    """That is 200,000 rows of 3 draws in 7.5 s on two cores; the best of three tries, in processor time."""
     chance = random.Random(0)
     asked = AskedRow(id="r", prompt={"options": list(LETTERS)}, gold=["B"])
     texts = [prediction("r", answers("B", 0.5, 3, chance), chance) for _ in range(200)]
@@ -316,4 +316,4 @@ def test_voting_and_scoring_take_less_than_50_microseconds_a_row() -> None:
             tally.add(asked, drawn, line)
         seconds.append(time.process_time() - began)
     assert Figures(tally.accuracy, None, 10_000, 0).systems()["draws"].n == 30_000
-    assert min(seconds) / 10_000 < 50e-6
+    assert min(seconds) / 10_000 < 75e-6

@@ -100,14 +100,27 @@ def scores() -> dict[str, Any]:
     }
     tests = {name: {**test, "low": 0, "high": 0.4, "method": "mcnemar"} for name, test in tests.items()}
     found = {"rows": 1300, "scored": 1234, "draws": 5, "majority_answer": "B", "tests": tests}
+    wrong = {"texts": 40, "empty": 1, "cut": 2, "loops": 3, "abstained": None}
+    model = {"loss": 1.25, "low": 1.125, "high": 1.5, "perplexity": 3.49}
+    likely = {"rows": 40, "problems": 40, "tokens": 999, "systems": {"greedy": model}, "tests": {}}
+    found |= {"likelihood": likely}
+    found |= {"curves": curves(), "texts": {"base": wrong}}
     return {**found, "systems": {**systems, "majority_class": {**systems["base"], **none}}}
+
+
+def curves() -> dict[str, Any]:
+    points = [{"k": k, "accuracy": 0.6 + k / 50, "low": 0.5, "high": 0.8} for k in (1, 3, 5)]
+    voter = {"draws": 5, "weight": None, "accuracy": 0.6, "gain": 0.099, "low": 0.01, "high": 0.2}
+    voters = [{**voter, "name": "own"}, {**voter, "name": f"v-{HOSTILE}"}]
+    about = {"rows": 1234, "problems": 1234, "draws": 5, "method": "exact", "subsets": None, "agreement": 0.9}
+    return {**about, "points": points, "voters": voters}
 
 
 def loss() -> list[dict[str, Any]]:
     steps = [{"step": s, "epoch": s / 500, "loss": 2 / (1 + s / 100) + 0.25} for s in range(1, 1001)]
     rates = [{**line, "learning_rate": 1e-4 * (1 - line["step"] / 1000)} for line in steps]
     for line in rates[99::100]:
-        line["eval_loss"] = line["loss"] + 0.1
+        line |= {"eval_loss": line["loss"] + 0.1, "grad_norm": 1.5}
     return [*rates, {"step": 1001, "loss": float("nan"), "epoch": 2.0}]
 
 

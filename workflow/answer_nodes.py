@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REPORTED = (
     *("rows_train", "rows_test", "overlap", "tokenizer", "shards_train", "shards_test"),
     *("adapter", "merged"),
-    *("base", "greedy", "predictions", "voted", "scores"),
+    *("base", "greedy", "predictions", "likelihood", "base_likelihood", "voted", "scores"),
 )
 """Roles that the report is about."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import zip_longest
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+import msgspec
+from pydantic import Field, ValidationError
 
 from workflow.curves import Curves
 from workflow.errors import BuildError
@@ -19,17 +21,19 @@ PREDICTIONS, VOTED, SCORES = "predictions.jsonl", "voted.jsonl", "scores.json"
 SUBMISSION, ITEMS, LIKELIHOOD = "submission.jsonl", "items.jsonl", "likelihood.jsonl"
 
 
-class AskedRow(View):
-    """One line of rows.jsonl: what was asked."""
+class AskedRow(View, frozen=True, gc=False):
+    """One line of rows.jsonl: what was asked.
 
-    id: str = Field(description="Row id.")
-    group: str | None = Field(default=None, description="The problem that the row is a question of.")
-    index: int | None = Field(
-        default=0, description="Position of the question in its problem, from 0; null: it has none.", ge=0
-    )
-    prompt: dict[str, Any] = Field(description="What the prompt may show.")
-    turns: list[dict[str, Any]] = Field(default=[], description="The conversation, of such rows.")
-    gold: list[str] = Field(default=[], description="Accepted answers; empty where none is known.")
+    `group` is the problem that the row is a question of, `index` the question's position in it, from 0 (None:
+    it has none), `turns` the conversation of such rows, `gold` the accepted answers, where any is known.
+    """
+
+    id: str
+    prompt: dict[str, Any]
+    group: str | None = None
+    index: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    turns: list[dict[str, Any]] = []
+    gold: list[str] = []
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -44,23 +48,23 @@ class AskedRow(View):
         return ascii_uppercase[: len(options)] if isinstance(options, list) else None
 
 
-class Drawn(View):
-    """One text that a model gave."""
+class Drawn(View, frozen=True, gc=False):
+    """One text that a model gave.
 
-    text: str = Field(description="The generated text.")
-    finish_reason: str | None = Field(
-        default=None, description="`stop`, or `length` when max_tokens ended it."
-    )
-    logprob: float | None = Field(
-        default=None, description="Mean log-probability of the text's tokens; null: not recorded."
-    )
+    `finish_reason` is `stop`, or `length` when max_tokens ended it; `logprob` the mean log-probability of its
+    tokens, None where it was not recorded.
+    """
+
+    text: str
+    finish_reason: str | None = None
+    logprob: float | None = None
 
 
-class Prediction(View):
-    """One line of predictions.jsonl: all draws of a row, in order."""
+class Prediction(View, frozen=True, gc=False):
+    """One line of predictions.jsonl: all draws of a row, in order; the first is draw 0."""
 
-    id: str = Field(description="Row id.")
-    draws: list[Drawn] = Field(description="The draws; the first is draw 0.", min_length=1)
+    id: str
+    draws: Annotated[list[Drawn], msgspec.Meta(min_length=1)]
 
 
 class LikelyRow(Result):
@@ -158,23 +162,68 @@ class Identified(Protocol):
         """Row id."""
 
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
-def read_records(path: Path, model: type[M]) -> Iterator[M]:
+class Span(NamedTuple):
+    """Some lines of a file."""
+
+    begin: int = 0  # bytes before them
+    first: int = 1  # number of the first
+    lines: int = sys.maxsize
+    before: int = -1  # bytes before the line before them; negative: there is none
+
+
+BUFFER = 1 << 18
+"""Bytes read at a time: a line of many draws has kilobytes."""
+PART = 2000
+"""Rows that are worked on at a time, by one process."""
+
+
+def parts(paths: Sequence[Path]) -> list[tuple[Span, ...]]:
+    """The same rows of several files, `PART` at a time: for each part the lines of each file.
+
+    Raises:
+        BuildError: A file is missing.
+    """
+    spans = [list(_spans(path)) for path in paths]
+    return list(zip_longest(*spans, fillvalue=Span(lines=0)))
+
+
+def _spans(path: Path) -> Iterator[Span]:
+    place = begin = last = number = 0
+    before = -1
+    try:
+        with path.open("rb", BUFFER) as file:
+            for number, line in enumerate(file, start=1):
+                if number % PART == 1 and number > 1:
+                    yield Span(begin, number - PART, PART, before)
+                    begin, before = place, last
+                last, place = place, place + len(line)
+    except FileNotFoundError:
+        raise BuildError(f"{path}: no such file; build the product that makes it again") from None
+    if number:
+        yield Span(begin, (number - 1) // PART * PART + 1, PART, before)
+
+
+def read_records(path: Path, model: type[M], span: Span = Span()) -> Iterator[M]:  # noqa: B008
     """The lines of a JSON lines file that is sorted by id, one at a time.
 
-    Every line is validated by the pydantic model; the JSON Schema generated from it says the same, but the
-    package jsonschema needs 0.4 ms a line, minutes for what takes pydantic seconds.
+    Every line is validated by its model; where there is a JSON Schema generated from it, that says the same,
+    but the package jsonschema needs 0.4 ms a line, minutes for what takes seconds here.
 
     Raises:
         BuildError: The file is missing, a line does not fit, or ids are not in strictly rising order.
     """
     before = None
     try:
-        with path.open("rb") as file:  # in binary a line ends at \n alone, as JSON lines ask
-            for number, line in enumerate(file, start=1):
-                record: Any = _record(line, model, f"{path}:{number}")
+        with path.open("rb", BUFFER) as file:  # in binary a line ends at \n alone, as JSON lines ask
+            if span.before >= 0:
+                file.seek(span.before)
+                before = _record(file.readline(), model, path, span.first - 1).id
+            file.seek(span.begin)
+            for number, line in enumerate(islice(file, span.lines), start=span.first):
+                record = _record(line, model, path, number)
                 if before is not None and record.id <= before:
                     raise BuildError(
                         f"{path}:{number}: {record.id!r} after {before!r} is not sorted; build again"
@@ -185,25 +234,37 @@ def read_records(path: Path, model: type[M]) -> Iterator[M]:
         raise BuildError(f"{path}: no such file; build the product that makes it again") from None
 
 
-def _record(line: bytes, model: type[M], place: str) -> M:
+def _record(line: bytes, model: Any, path: Path, number: int) -> Any:
     try:
-        return model.model_validate_json(line, strict=True)
+        if issubclass(model, Result):
+            return model.model_validate_json(line, strict=True)
+        return model.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole line"
-        raise BuildError(f"{place}: damaged ({where}: {first['msg']}); build it again") from None
+        raise BuildError(f"{path}:{number}: damaged ({where}: {first['msg']}); build it again") from None
+    except ValueError as error:
+        raise BuildError(f"{path}:{number}: damaged ({error}); build it again") from None
 
 
-def read_together(*files: tuple[Path, type[Any]]) -> Iterator[tuple[Any, ...]]:
+def read_together(
+    *files: tuple[Path, type[Any]], part: Sequence[Span] | None = None
+) -> Iterator[tuple[Any, ...]]:
     """Records of several files row by row, one per file; they must be about the same rows.
 
     Memory is that of one row, since all are sorted by id.
 
+    Args:
+        files: Where they are, and what.
+        part: One of `parts`, if not all are wanted.
+
     Raises:
         BuildError: A row is in one file and not in another, or a file is damaged.
     """
-    for records in zip_longest(*(read_records(path, model) for path, model in files)):
-        if len({record and record.id for record in records}) > 1:
+    spans = part or [Span()] * len(files)
+    readers = (read_records(path, model, span) for (path, model), span in zip(files, spans, strict=True))
+    for records in zip_longest(*readers):
+        if any(record is None or record.id != records[0].id for record in records):
             raise BuildError(_missing([path for path, _ in files], records))
         yield records
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workflow.accuracy import Accuracy
 from workflow.likely import LikelyTally
@@ -75,6 +75,11 @@ class Tally:
                     abstained += sum(self.reader.read(draw.text, letters) is None for draw in draws[1:])
             self.counted[role].add(draws, abstained)
         return answers
+
+    def bare(self) -> Tally:
+        """The counts alone, to be sent to another process."""
+        texts = replace(self.texts, metrics=())
+        return replace(self, texts=texts, reader=None, likely=replace(self.likely, found={}))
 
     def absorb(self, other: Tally) -> None:
         """Add what another counted of later rows."""

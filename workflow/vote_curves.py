@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,21 @@ class VoteCurves:
             gains.append(float(voted) - float(without))
             begin = end
         return gains
+
+    def taken(self) -> tuple[Any, ...]:
+        """What was counted, to be sent to another process."""
+        return self.alone, self.problems, self.right, self.agreed, self.rows, self._sets
+
+    def absorb(self, taken: tuple[Any, ...]) -> None:
+        """Add what was counted of later rows."""
+        alone, problems, right, agreed, rows, sets = taken
+        self.alone.update(alone)
+        self.right.update(right)
+        self.agreed, self.rows = self.agreed + agreed, self.rows + rows
+        for group, values in problems.items():
+            before = self.problems.get(group)
+            self.problems[group] = values + (0 if before is None else before)
+        self._sets = self._sets or sets
 
     def curves(self) -> Curves | None:
         """What was counted, with intervals; None if no row was."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from workflow.errors import BuildError
 from workflow.products.rows import ROWS
 from workflow.recipe.answers import OWN
-from workflow.results import PREDICTIONS, AskedRow, Drawn, Prediction, read_together
+from workflow.results import PREDICTIONS, AskedRow, Drawn, Prediction, Span, parts, read_together
 from workflow.store.address import address_of
 from workflow.store.build import Job
 from workflow.voter_nodes import ROWS_OF, VOTER, WEIGHED, WEIGHING
@@ -54,19 +55,35 @@ class Voters:
             return {name: float(chosen.get(name, 1)) for name in self.names}
         return None
 
-    def ballots(self) -> Iterator[Ballot]:
-        """Row by row; all predictions and rows must be about the same.
+    def parts(self) -> list[tuple[Span, ...]]:
+        """The rows in parts; the number of draws is taken from the first row.
+
+        Raises:
+            BuildError: A file is missing, or the first row is not as it should be.
+        """
+        found = parts([path for path, _ in self._files()])
+        if found:
+            next(self.ballots(found[0]), None)
+        return found
+
+    def _files(self) -> list[tuple[Path, type[Any]]]:
+        """Rows, the rows of other members, and predictions."""
+        others = [self.job.inputs[r] / ROWS for r in sorted(self.job.inputs) if r.startswith(ROWS_OF)]
+        files: list[tuple[Path, type[Any]]] = [(job_rows(self.job, "rows"), AskedRow)]
+        files += [(path, AskedRow) for path in others]
+        return files + [(self.job.inputs[VOTER + name] / PREDICTIONS, Prediction) for name in self.names]
+
+    def ballots(self, part: tuple[Span, ...]) -> Iterator[Ballot]:
+        """Row by row of a part; all predictions and rows must be about the same.
 
         Raises:
             BuildError: A row is not in all files, another row has its id, or the number of draws changes.
         """
-        tested, weighed = job_rows(self.job, "rows"), self._weighed_by()
-        others = [self.job.inputs[r] / ROWS for r in sorted(self.job.inputs) if r.startswith(ROWS_OF)]
-        paths = [self.job.inputs[VOTER + name] / PREDICTIONS for name in self.names]
-        files: list[tuple[Path, type[Any]]] = [(tested, AskedRow)]
-        files += [(path, AskedRow) for path in others] + [(path, Prediction) for path in paths]
-        for row, *records in read_together(*files):
-            if address_of(row.asked) in weighed:
+        files, weighed = self._files(), self._weighed_by
+        others = [path for path, model in files[1:] if model is AskedRow]
+        paths = [path for path, model in files if model is Prediction]
+        for row, *records in read_together(*files, part=part):
+            if weighed and address_of(row.asked) in weighed:
                 raise BuildError(
                     f"row {row.id!r} is tested on, and dataset.validation has the same; remove it there"
                 )
@@ -93,6 +110,7 @@ class Voters:
             if len(draws) != before:
                 raise BuildError(f"{path}: row {id!r} has {len(draws)} draws, not {before}; predict again")
 
+    @cached_property
     def _weighed_by(self) -> set[str]:
         """What the rows ask that voters are weighed by."""
         if WEIGHING not in self.job.inputs:

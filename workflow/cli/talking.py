@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 
 from workflow.errors import BuildError
@@ -23,24 +24,29 @@ def talk(url: str, model: str, most: int | None) -> None:
     Raises:
         BuildError: The server is not there, or refuses.
     """
-    from openai import APIError
-
-    api, said = client(url), list[Message]()
     print(f"{model}: Ctrl-D ends the conversation, {NEW} begins another", file=sys.stderr)
-    limit = {"max_tokens": most} if most else {}
-    with suppress(EOFError):
+    limit, said = {"max_tokens": most} if most else {}, list[Message]()
+    with client(url) as api, suppress(EOFError):
         while True:
             line = input("> " if sys.stdin.isatty() else "")
-            if line.strip() in ("", NEW):
-                said = [] if line.strip() else said
-                continue
-            said.append({"role": "user", "content": line})
-            answer = ""
-            try:
-                for piece in streamed(api, model, said, **limit):
-                    answer += piece
-                    print(piece, end="", flush=True)
-            except APIError as error:
-                raise BuildError(f"{url}: {error.message}") from None
-            print(flush=True)
-            said.append({"role": "assistant", "content": answer})
+            if line.strip() == NEW:
+                said = []
+            elif line.strip():
+                said.append({"role": "user", "content": line})
+                answer = _shown(streamed(api, model, said, **limit), url)
+                said.append({"role": "assistant", "content": answer})
+
+
+def _shown(pieces: Iterator[str], url: str) -> str:
+    """Print an answer as it comes; returns all of it."""
+    from openai import APIError
+
+    answer = ""
+    try:
+        for piece in pieces:
+            answer += piece
+            print(piece, end="", flush=True)
+    except APIError as error:
+        raise BuildError(f"{url}: {error.message}") from None
+    print(flush=True)
+    return answer

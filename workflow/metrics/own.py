@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
+import msgspec
+
 from workflow.errors import BuildError
 from workflow.metrics.metric import Metric
 from workflow.results import AskedRow
@@ -57,7 +59,7 @@ class Own(Metric):
             BuildError: It fails, or returns no number from 0 to 1.
         """
         try:
-            value = float(self._function(row.model_dump(exclude={"index"}), text))
+            value = float(self._function(msgspec.to_builtins(row), text))
         except Exception as error:  # whatever another's code raises is its own fault, and one line tells it
             raise BuildError(
                 f"scoring.own: {self.name} fails on row {row.id!r}: {type(error).__name__}: {error}"

@@ -62,7 +62,7 @@ def make(job: Job) -> dict[str, Any]:
     return counts
 
 
-class Said(AskedRow):
+class Said(AskedRow, frozen=True, gc=False):
     """A row with its answer."""
 
     target: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from workflow.report.lengths import lengths
 from workflow.report.page import render
 from workflow.report.recipe import as_yaml, asked, title
 from workflow.report.rows import sentences, training_rows
-from workflow.report.runs import environments, libraries, timings
+from workflow.report.runs import answering, environments, libraries, timings
 from workflow.report.samples import predictions
 from workflow.report.training import read_training
 from workflow.report.verdict import read_scores, verdict
@@ -57,6 +57,7 @@ def make(job: Job) -> dict[str, Any]:
         timings=timings(inputs),
         libraries=libraries(inputs),
         environments=environments(inputs),
+        answering=answering(inputs),
     )
     # A lone surrogate, which JSON can smuggle in, has no bytes in UTF-8.
     (job.out / REPORT).write_bytes(page.encode("utf-8", "replace"))

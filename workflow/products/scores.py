@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from workflow.accuracy import Figures
 from workflow.curves import Curves, read_curves
 from workflow.errors import BuildError
 from workflow.likely import LikelyTally
 from workflow.metrics import metrics_of
+from workflow.processes import in_order
 from workflow.products.rows import ROWS
 from workflow.results import (
     ITEMS,
@@ -22,16 +25,19 @@ from workflow.results import (
     Drawn,
     Prediction,
     Scores,
+    Span,
     VotedLine,
+    parts,
+    read_records,
     read_together,
 )
 from workflow.schemas import check
 from workflow.score_tally import Tally
-from workflow.store.address import canonical
 from workflow.store.build import Job
 from workflow.text_scores import TextTally
 from workflow.voting import Reader
 
+SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 ROLES = ("draws", "greedy", "base")
 """Inputs that are predictions."""
 
@@ -67,30 +73,57 @@ def make(job: Job) -> dict[str, Any]:
 
 
 def _tally(job: Job, curves: Curves | None) -> Tally:
-    rows = job.inputs["rows"] / ROWS
-    paths = {role: job.inputs[role] / PREDICTIONS for role in ROLES if role in job.inputs}
-    files: list[tuple[Path, type[Any]]] = [(rows, AskedRow), *((path, Prediction) for path in paths.values())]
-    voted = job.inputs["voted"] / VOTED if "voted" in job.inputs else None
-    if voted:
-        files.append((voted, VotedLine))
-    others = range(1) if curves and len(curves.voters) == 1 else range(sys.maxsize)
-    tally = Tally(
-        TextTally(metrics_of(job.slice, job.sources)),
-        Reader.of(job.slice["answer"]) if voted else None,
-        likely=LikelyTally.of(job.inputs),
-    )
+    scoring = _Scoring(job, curves)
+    tally = scoring.fresh()
     with (job.out / ITEMS).open("wb") as items:
-        for row, *records in read_together(*files):
-            drawn = {role: record.draws for role, record in zip(paths, records, strict=False)}
-            if voted:
-                _check_voted(row, records[-1], len(drawn["draws"]), voted, others)
-            _check_draws(row, drawn, tally.draws, paths)
-            values = tally.add(row, drawn, records[-1] if voted else None)
-            if values:
-                items.write(canonical({"id": row.id, "group": row.group, "values": values}) + b"\n")
+        for lines, part in in_order(scoring.part, scoring.parts(), job.resources.threads):
+            items.write(lines)
+            tally.absorb(part)
     if not tally.rows:
-        raise BuildError(f"{rows}: no rows; there is nothing to score")
+        raise BuildError(f"{scoring.files[0][0]}: no rows; there is nothing to score")
     return tally
+
+
+class _Scoring:
+    """Scores parts of the rows."""
+
+    def __init__(self, job: Job, curves: Curves | None):
+        rows = job.inputs["rows"] / ROWS
+        self.paths = {role: job.inputs[role] / PREDICTIONS for role in ROLES if role in job.inputs}
+        self.files: list[tuple[Path, type[Any]]] = [(rows, AskedRow)]
+        self.files += [(path, Prediction) for path in self.paths.values()]
+        self.voted = job.inputs["voted"] / VOTED if "voted" in job.inputs else None
+        if self.voted:
+            self.files.append((self.voted, VotedLine))
+        self.others = range(1) if curves and len(curves.voters) == 1 else range(sys.maxsize)
+        self.metrics = metrics_of(job.slice, job.sources)
+        self.reader = Reader.of(job.slice["answer"]) if self.voted else None
+        self.likely = LikelyTally.of(job.inputs)
+        self.draws = 0
+
+    def fresh(self) -> Tally:
+        """Nothing counted yet."""
+        return Tally(TextTally(self.metrics), self.reader, likely=LikelyTally(self.likely.found))
+
+    def parts(self) -> list[tuple[Span, ...]]:
+        """The rows in parts; the number of draws is taken from the first row."""
+        found = parts([path for path, _ in self.files])
+        first = next(read_records(self.paths["draws"], Prediction), None)
+        self.draws = len(first.draws) if first else 0
+        return found
+
+    def part(self, part: tuple[Span, ...]) -> tuple[bytes, Tally]:
+        """The lines of items.jsonl, and what was counted."""
+        lines, tally = bytearray(), self.fresh()
+        for row, *records in read_together(*self.files, part=part):
+            drawn = {role: record.draws for role, record in zip(self.paths, records, strict=False)}
+            if self.voted:
+                _check_voted(row, records[-1], len(drawn["draws"]), self.voted, self.others)
+            _check_draws(row, drawn, self.draws, self.paths)
+            values = tally.add(row, drawn, records[-1] if self.voted else None)
+            if values:
+                lines += orjson.dumps({"group": row.group, "id": row.id, "values": values}, option=SORTED)
+        return bytes(lines), tally.bare()
 
 
 def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path, others: range) -> None:
@@ -106,7 +139,7 @@ def _check_voted(row: AskedRow, line: VotedLine, draws: int, path: Path, others:
 def _check_draws(row: AskedRow, drawn: dict[str, list[Drawn]], before: int, paths: dict[str, Path]) -> None:
     """Refuse a row with more or fewer draws than the others, or a greedy prediction with several."""
     for role, draws in drawn.items():
-        wanted = (before or len(draws)) if role == "draws" else 1
+        wanted = before if role == "draws" else 1
         if len(draws) != wanted:
             raise BuildError(
                 f"{paths[role]}: row {row.id!r} has {len(draws)} draws, not {wanted}; predict again"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workflow.curves import CURVES
 from workflow.errors import BuildError
+from workflow.processes import in_order
 from workflow.products.rows import ROWS
-from workflow.results import SUBMISSION, VOTED, AskedRow, VotedLine
+from workflow.results import SUBMISSION, VOTED, AskedRow, Span, VotedLine
 from workflow.store.address import canonical
 from workflow.store.build import Job
 from workflow.vote_curves import VoteCurves
 from workflow.voters import Voters
 from workflow.voting import Ties, Vote, vote
+
+Asked = tuple[str, str | None, int | None, str | None]
+"""Id, problem and position of a row, and the answer to it."""
 
 
 def make(job: Job) -> dict[str, Any]:
@@ -30,25 +35,44 @@ def make(job: Job) -> dict[str, Any]:
     Raises:
         BuildError: A row has no prediction or a prediction no row, or rows differ in the number of draws.
     """
-    ties = Ties(job.slice["ties"], job.slice["seed"] or 0)
     voters = Voters(job)
-    tally, submission, curves = _Tally(), _Submission(), VoteCurves(voters, ties)
+    ties, tally, submission = Ties(job.slice["ties"], job.slice["seed"] or 0), _Tally(), _Submission()
+    curves = VoteCurves(voters, ties)
+    work = partial(_voted, voters, ties)
     with (job.out / VOTED).open("wb") as file:
-        for ballot in voters.ballots():
-            right = voters.reader.accepted(ballot.row)
-            result = vote(ballot.answers, ties, ballot.row.id, ballot.weights)
-            line = voted_line(ballot.row, result, right)
-            tally.add(line, len(ballot.answers))
-            submission.add(ballot.row, line.answer)
-            if right:
-                curves.add(ballot, result, right)
-            file.write(
-                line.model_dump_json().encode() + b"\n"
-            )  # in field order, the id first: people read it
+        for made in in_order(work, voters.parts(), job.resources.threads):
+            file.write(made.lines)
+            tally.absorb(made.tally)
+            submission.absorb(made.asked)
+            curves.absorb(made.curves)
     if not tally.counts["rows"]:
         raise BuildError(f"{job.inputs['rows'] / ROWS}: no rows; there is nothing to vote on")
     _write_curves(job.out / CURVES, curves)
     return tally.result() | _voters(voters) | {"problems": submission.write(job.out / SUBMISSION)}
+
+
+class _Part(NamedTuple):
+    """What came of some rows."""
+
+    lines: bytes
+    tally: _Tally
+    asked: list[Asked]
+    curves: tuple[Any, ...]
+
+
+def _voted(voters: Voters, ties: Ties, part: tuple[Span, ...]) -> _Part:
+    """Vote on the rows of a part."""
+    lines, asked, tally, curves = bytearray(), [], _Tally(), VoteCurves(voters, ties)
+    for ballot in voters.ballots(part):
+        row, right = ballot.row, voters.reader.accepted(ballot.row)
+        result = vote(ballot.answers, ties, row.id, ballot.weights)
+        line = voted_line(row, result, right)
+        tally.add(line, len(ballot.answers))
+        asked.append((row.id, row.group, row.index, line.answer))
+        if right:
+            curves.add(ballot, result, right)
+        lines += line.model_dump_json().encode() + b"\n"  # in field order, the id first: people read it
+    return _Part(bytes(lines), tally, asked, curves.taken())
 
 
 def voted_line(row: AskedRow, result: Vote, right: Set[str]) -> VotedLine:
@@ -87,6 +111,11 @@ class _Tally:
         self.counts["unscored"] += not line.gold
         self.counts["correct"] += bool(line.correct)
 
+    def absorb(self, other: _Tally) -> None:
+        self.counts.update(other.counts)
+        self.agreed += other.agreed
+        self.draws = other.draws
+
     def result(self) -> dict[str, Any]:
         rows = self.counts["rows"]
         voted = {"voted": rows - self.counts["abstained"], "draws": self.draws}
@@ -100,15 +129,14 @@ class _Submission:
         self.problems: defaultdict[str, dict[int, str | None]] = defaultdict(dict)
         self.complete = True
 
-    def add(self, row: AskedRow, answer: str | None) -> None:
-        if row.group is None or row.index is None:
-            self.complete = False
-        elif row.index in self.problems[row.group]:
-            raise BuildError(
-                f"row {row.id!r}: problem {row.group!r} has two questions {row.index}; rename one"
-            )
-        else:
-            self.problems[row.group][row.index] = answer
+    def absorb(self, asked: Sequence[Asked]) -> None:
+        for id, group, index, answer in asked:
+            if group is None or index is None:
+                self.complete = False
+            elif index in self.problems[group]:
+                raise BuildError(f"row {id!r}: problem {group!r} has two questions {index}; rename one")
+            else:
+                self.problems[group][index] = answer
 
     def write(self, path: Path) -> int:
         """Write one line per problem, sorted by id, and return their number.

@@ -75,7 +75,7 @@
   const gold = (row) => isolated("td", "", short(row.gold.join(" / "), 80));
 
   const given = (row, answer) => {
-    const box = put(make("div", "answer"), put(make("h4", "", answer.label + (answer.answer === null ? "" : ": " + answer.answer)), mark(answer.right)));
+    const box = put(make("div", "answer"), put(make("h4", "", answer.label + (answer.answer === null || answer.answer === answer.text ? "" : ": " + short(answer.answer, 80))), mark(answer.right)));
     box.append(isolated("div", "text", answer.text));
     if (answer.cut) box.append(make("div", "soft", "cut at max_tokens"));
     const text = said(answer), target = text === null || !row.gold.length ? null : nearest(row.gold, text);

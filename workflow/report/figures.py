@@ -10,7 +10,7 @@ from workflow.report.lengths import Lengths
 from workflow.report.plots import as_file, intervals, lines
 from workflow.report.training import Training
 from workflow.results import Scores
-from workflow.show import SYSTEMS
+from workflow.show import MODELS, SYSTEMS
 
 FIGURES = "figures"
 STEPS = "optimizer steps"
@@ -43,6 +43,10 @@ def _of_scores(scores: Scores) -> dict[str, str]:
             if (one := measured.systems.get(name))
         ]
         found[metric] = intervals(rows, f"{metric} %")
+    if scores.likelihood:
+        models = [(MODELS[name], one) for name, one in scores.likelihood.systems.items()]
+        rows = [(label, one.loss, one.low, one.high) for label, one in models]
+        found["likelihood"] = intervals(rows, "loss, nats per token")
     if scores.curves:
         found |= _of_votes(scores.curves)
     return found

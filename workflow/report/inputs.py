@@ -29,6 +29,8 @@ ROLES = {
     "base": "answers of the base model",
     "greedy": "answers of this model, greedy",
     "predictions": "answers of this model, drawn",
+    "likelihood": "loss of known answers, this model",
+    "base_likelihood": "loss of known answers, base model",
     "voted": "votes",
     "scores": "scores",
 }

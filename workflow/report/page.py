@@ -8,7 +8,7 @@ from typing import Any
 from workflow.progress import duration, size
 from workflow.report.browser import script
 from workflow.report.samples import KINDS
-from workflow.show import COUNTED, SYSTEMS, TEXT_HEADER, count_rows, text_rows
+from workflow.show import COUNTED, LIKELY, SYSTEMS, TEXT_HEADER, count_rows, likely_rows, text_rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -36,6 +36,8 @@ def render(template: str = TEMPLATE, **values: Any) -> str:
         text_rows=text_rows,
         COUNTED=COUNTED,
         count_rows=count_rows,
+        LIKELY=LIKELY,
+        likely_rows=likely_rows,
         **values,
     )
 

@@ -19,7 +19,7 @@ def title(recipe: dict[str, Any]) -> str:
     """The model and how it was tuned: `Qwen/Qwen2-7B-Instruct, LoRA of rank 8`."""
     base = recipe.get("model", {}).get("base", "model")
     if isinstance(base, dict):
-        base = f"model of recipe {base['recipe']}" if "recipe" in base else f"new model {base.get('scratch')}"
+        base = _made(base)
     tuning = recipe.get("tuning")
     if not tuning:
         return f"{base}, not tuned"
@@ -65,6 +65,15 @@ def _source(source: dict[str, Any]) -> str:
     if "sources" in source:
         return f"a mixture of {', '.join(map(str, source['sources']))}"
     return f"{_short(source.get('path'))} ({source.get('format')})"
+
+
+def _made(base: dict[str, Any]) -> str:
+    """A base that is no model of a hub or a folder."""
+    if "recipe" in base:
+        return f"model of recipe {base['recipe']}"
+    stands_for = base.get("stand_in", {})
+    stand_in = f"tiny stand-in for {stands_for.get('family') or stands_for.get('like')}"
+    return f"new model {base['scratch']}" if "scratch" in base else stand_in
 
 
 def as_yaml(recipe: dict[str, Any]) -> str:

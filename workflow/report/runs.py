@@ -63,3 +63,12 @@ def environments(inputs: Inputs) -> list[str]:
             cores = f", {record['cores']} cores" if record.get("cores") else ""
             found[", ".join(facts) + cores].append(role)
     return [f"{name}: {', '.join(roles)}" for name, roles in sorted(found.items())]
+
+
+def answering(inputs: Inputs) -> dict[str, float]:
+    """System -> seconds that its answers took, where all are recorded; for the vote of all voters."""
+    drawn = [role for role in inputs.folders if role == "predictions" or role.startswith("voter ")]
+    roles = {"base": ["base"], "greedy": ["greedy"], "draws": ["predictions"], "voted": drawn}
+    found = {name: [_seconds(inputs.runs.get(role, {})) for role in each] for name, each in roles.items()}
+    known = {name: [s for s in each if s is not None] for name, each in found.items()}
+    return {name: sum(known[name]) for name, each in found.items() if len(known[name]) == len(each) > 0}

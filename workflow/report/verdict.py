@@ -64,6 +64,9 @@ def verdict(scores: Scores | None, recipe: dict[str, Any]) -> Verdict:
     if scores is None:
         return Verdict("Not scored.", [])
     if not scores.systems and not scores.text_metrics:
+        if scores.likelihood:
+            likely, rows = scores.likelihood.systems["greedy"], scores.likelihood.rows
+            return Verdict(f"Loss {likely.loss:.4f} over the known answers of {rows:,} test rows.", [])
         return Verdict(f"Not scored: none of the {scores.rows} test rows has a gold answer.", [])
     steps = {"tuning": "greedy_vs_base"} if recipe.get("tuning") else {}
     steps |= {"voting": "voted_vs_single"} if scores.draws > 1 else {}

@@ -57,11 +57,12 @@ def check_server(
         BuildError: The server has other models or other token ids than it should, answers differently when
             it streams or when curl asks, or an answer is not as expected.
     """
-    api, name = client(server.url), server.spec.name
-    there = sorted(model.id for model in api.models.list())
-    if there != sorted([name, *server.spec.adapters]):
-        raise BuildError(f"the server has the models {', '.join(there)}, not {name}")
-    replies = [_reply(api, server, dialogue, question, most) for question in questions]
+    name = server.spec.name
+    with client(server.url) as api:
+        there = sorted(model.id for model in api.models.list())
+        if there != sorted([name, *server.spec.adapters]):
+            raise BuildError(f"the server has the models {', '.join(there)}, not {name}")
+        replies = [_reply(api, server, dialogue, question, most) for question in questions]
     _check_curl(server, replies[0], most)
     wrong = [reply for reply in replies if not reply.as_expected]
     if wrong:
@@ -82,7 +83,7 @@ def _reply(api: Any, server: Server, dialogue: Dialogue, question: dict[str, Any
             f"{ask!r} is answered {text!r}, streamed {again!r}; the server is not what it should be"
         )
     ids = dialogue.ids(messages)
-    theirs = tokenized(api, server, name, messages)
+    theirs = tokenized(api, server.url, name, messages)
     if theirs != ids or found.usage.prompt_tokens != len(ids):
         raise BuildError(
             f"{ask!r} has {len(ids)} tokens in training, {found.usage.prompt_tokens} in the server ({theirs} "
@@ -96,10 +97,10 @@ def _reply(api: Any, server: Server, dialogue: Dialogue, question: dict[str, Any
     )  # fmt: skip
 
 
-def tokenized(api: Any, server: Server, name: str, messages: list[Message]) -> list[int]:
+def tokenized(api: Any, url: str, name: str, messages: list[Message]) -> list[int]:
     """Token ids that the server makes of a conversation."""
     asked = {"model": name, "messages": messages}
-    found: Any = api.with_options(base_url=server.url).post("/tokenize", body=asked, cast_to=object)
+    found: Any = api.with_options(base_url=url).post("/tokenize", body=asked, cast_to=object)
     return list(map(int, found["tokens"]))
 
 
