@@ -13,6 +13,7 @@ from typing import Any
 from workflow.changes import ABSENT, fields, shown
 from workflow.fields import source_of
 from workflow.node import Node
+from workflow.voter_nodes import WEIGHED, WEIGHING
 
 TRAINED, ASKED = "training", "asking and scoring"
 """Where a difference acts."""
@@ -47,20 +48,27 @@ class _Place:
 
     name: str
     where: str
+    split: str = "test"
 
     def of(self, parent: Node, role: str, node: Node) -> _Place:
         """The place of an input."""
         where = TRAINED if parent.product == "adapter" else self.where
-        split = "train" if where == TRAINED else "test"
-        if parent.product == "mixture" and role:
-            return _Place(f"source_{split}.{role}", where)
-        return _Place(f"{node.product}_{split}", where)
+        split = "train" if parent.product == "adapter" else self._split(role)
+        name = f"source_{split}.{role}" if parent.product == "mixture" and role else f"{node.product}_{split}"
+        return _Place(name, where, split)
+
+    def _split(self, role: str) -> str:
+        """The split that the rows behind an input are of."""
+        if role == "examples":  # shown in a prompt of test rows, they are training rows
+            return "train"
+        return "validation" if role.startswith((WEIGHED, WEIGHING)) else self.split
 
 
-def _walk(before: Node, after: Node, place: _Place, seen: set[tuple[str, str]]) -> Iterator[Difference]:
-    if before.address == after.address or (before.address, after.address) in seen:
+def _walk(before: Node, after: Node, place: _Place, seen: set[tuple[str, ...]]) -> Iterator[Difference]:
+    pair = before.address, after.address, place.where, place.split
+    if before.address == after.address or pair in seen:
         return
-    seen.add((before.address, after.address))
+    seen.add(pair)
     where = TRAINED if after.product == "adapter" else place.where
     if before.product != after.product:
         yield Difference("model.base", _kind(before), _kind(after), where)

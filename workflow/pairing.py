@@ -177,7 +177,7 @@ def _interval(means: Array) -> tuple[float, float, float]:
 def _test(pair: Array, problems: int, differences: Array) -> tuple[float, str, int | None, int | None]:
     """p, which test it is of, and the rows on which only the one or the other is right."""
     p = paired(differences[0], differences[1:]).p
-    if not np.isin(pair, (0.0, 1.0)).all():
+    if not pair.any() or not np.isin(pair, (0.0, 1.0)).all():  # all 0: it may be any metric
         return p, "paired bootstrap", None, None
     better, worse = int((pair[:, 1] > pair[:, 0]).sum()), int((pair[:, 1] < pair[:, 0]).sum())
     if problems < len(pair):
