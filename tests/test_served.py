@@ -114,8 +114,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             [sys.executable, "-m", "workflow", "serve", *LORA, "--port", "0", "--", "--max-model-len", "300"],
             cwd=place.root, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True,
         )  # fmt: skip
+    assert process.stdout
     try:
-        assert process.stdout
         first, line = process.stdout.readline(), process.stdout.readline()
         assert first, (place.root / "said.txt").read_text()
         found = re.search(r"http://127\.0\.0\.1:\d+", first)
@@ -124,6 +124,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def test_what_is_published(running: Served) -> None:

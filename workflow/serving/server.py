@@ -24,7 +24,7 @@ from workflow.errors import BuildError
 from workflow.serving.program import Spec
 from workflow.store.address import canonical
 
-GRACE = 1.0
+GRACE = 0.7
 """Seconds that a server has to end by itself, on SIGTERM."""
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
 """Environment variables that a server has no use for."""
