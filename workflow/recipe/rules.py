@@ -125,7 +125,7 @@ def an_endpoint_answers_by_itself(recipe: Recipe) -> str | None:
     if recipe.tuning:
         return "an endpoint does not answer with what is trained here: give it a recipe without tuning"
     if recipe.scoring and "perplexity" in recipe.scoring.metrics:
-        return "an endpoint does not tell what known answers are worth to it: drop the metric perplexity"
+        return "perplexity is of a model's weights, which an endpoint does not show: take it out of scoring"
     if engine.api == "chat" and recipe.prompt.chat_template == "plain":
         return "`api: chat` sends messages, `chat_template: plain` makes none: use `api: completions`"
     return None
