@@ -16,8 +16,8 @@ from workflow import hub
 from workflow.errors import BuildError
 from workflow.node import Node
 from workflow.pinning import pin_data
+from workflow.problems import problems_of
 from workflow.products import rows
-from workflow.settle import problems_of
 from workflow.store.build import Job
 
 server = test_hub.server

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from workspace import ROOT, Folder
 
+from workflow.problems import problems_of
 from workflow.prompts import PromptTemplate
 from workflow.recipe import load_recipe
 from workflow.rehearsal import _family
-from workflow.settle import problems_of
 
 RECIPES = ROOT / "recipes"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -10,7 +10,8 @@ from workflow.earlier import LastBuild, matched
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
-from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
+from workflow.problems import problems_of
+from workflow.settle import NOTHING, PUBLISHED, last_files
 from workflow.state import Look, names
 from workflow.store.store import Store
 

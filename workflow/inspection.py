@@ -7,9 +7,9 @@ from pathlib import Path
 from workflow.errors import BuildError
 from workflow.graph import Draw, Graph
 from workflow.picture import terminal
+from workflow.problems import problems_of
 from workflow.prompts import PromptTemplate
 from workflow.recipe.load import named
-from workflow.settle import problems_of
 from workflow.store.store import Store
 
 

@@ -19,8 +19,9 @@ from workflow.earlier import LastBuild, in_results
 from workflow.errors import BuildError
 from workflow.graph import Draw
 from workflow.node import Node
+from workflow.problems import problems_of
 from workflow.recipe.load import named
-from workflow.settle import NOTHING, PUBLISHED, last_files, problems_of
+from workflow.settle import NOTHING, PUBLISHED, last_files
 from workflow.state import Look, in_flow
 from workflow.store.records import InputRef
 from workflow.store.store import Store
