@@ -47,6 +47,15 @@ def test_conditions_and_digests_are_of_the_recipes_own_rows(place: Folder) -> No
     assert voted.inputs["rows"].slice["bad_rows"] == 0
 
 
+def test_other_recipes_that_vote_are_asked_the_new_rows(place: Folder) -> None:
+    place.path("recipes/other.yaml").write_text(RECIPE.replace("r: 8", "r: 4"))
+    place.edit("small.yaml", "rule: majority", "rule: majority, members: [other]")
+    *_, voted = asked("small", Path("new.jsonl")).values()
+    rows = {inner.address for inner in voted.closure() if inner.product == "rows"}
+    assert voted.inputs["rows"].address in rows
+    assert not rows & {place.graph("other").node("rows_test").address}
+
+
 def test_what_cannot_be_asked(place: Folder) -> None:
     with pytest.raises(BuildError, match=r"nothing.jsonl: no such file"):
         asked("small", Path("nothing.jsonl"))

@@ -208,10 +208,14 @@ class _Products:
         if recipe.scoring and "perplexity" in recipe.scoring.metrics and "rows_test" in found:
             found |= self._shards("answers", {**found, "rows_answers": found["rows_test"]})
         if recipe.sampling and "shards_test" in found:
-            found |= AnswerNodes(recipe, self.folder, found, self._node, self.draw.recipe).all()
+            found |= AnswerNodes(recipe, self.folder, found, self._node, self._voting).all()
         if recipe.serving:
             found["served"] = served_node(recipe, self.folder, found, self._node)
         return found
+
+    def _voting(self, name: str) -> Graph:
+        """Another recipe that votes here: on the rows that are asked here."""
+        return self.draw.asked(name, self.asked) if self.asked else self.draw.recipe(name)
 
     def _node(self, product: str, expected: str | None = None, **parts: Any) -> Node:
         digests = self.draw.digests(parts.get("sources", {}), expected)
