@@ -23,7 +23,6 @@ from workspace import ROOT, Folder, environment
 from workflow.errors import BuildError
 from workflow.recipe.leaf import slice_of
 from workflow.schemas import check
-from workflow.serving.adapters import servable
 from workflow.serving.asking import check_server, client, tokenized
 from workflow.serving.template import Dialogue
 from workflow.store.files import read_json
@@ -184,18 +183,18 @@ def test_an_adapter_of_another_model_is_refused(running: Served, tmp_path: Path)
     from safetensors.numpy import load_file, save_file
 
     adapter, base = running.folder("mia", "adapter"), running.folder("mia", "model")
-    assert servable(adapter, base) == 8
+    assert rank_to_serve(base, adapter) == 8
     tensors = load_file(adapter / "adapter_model.safetensors")
     renamed = {name.replace("q_proj", "qq_proj"): tensor for name, tensor in tensors.items()}
     shutil.copy(adapter / "adapter_config.json", tmp_path)
     save_file(renamed, tmp_path / "adapter_model.safetensors")
     with pytest.raises(BuildError, match="qq_proj"):
-        servable(tmp_path, base)
+        rank_to_serve(base, tmp_path)
     config = read_json(adapter / "adapter_config.json")
     for key, value in (("alpha_pattern", {"q_proj": 4}), ("use_dora", True), ("bias", "lora_only")):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | {key: value}))
-        with pytest.raises(BuildError, match="vLLM adds no adapter"):
-            servable(tmp_path, base)
+        with pytest.raises(BuildError, match="vLLM serves no adapter"):
+            rank_to_serve(base, tmp_path)
 
 
 def test_a_conversation_in_the_terminal(running: Served) -> None:

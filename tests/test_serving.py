@@ -14,7 +14,6 @@ from workspace import RECIPE, Folder, folder
 from workflow.cli import main
 from workflow.errors import BuildError
 from workflow.products import served
-from workflow.serving.adapters import room_for
 from workflow.serving.choice import Choice, gpus_of, refuse_flags
 from workflow.serving.record import Reply
 from workflow.serving.server import curl, refuse_used_port
@@ -89,12 +88,6 @@ def test_gpus_that_flags_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [gpus_of(["--seed=1"]), gpus_of(["-tp", "2"]), gpus_of(["--tensor_parallel_size=2"])] == [1, 2, 2]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus_of(["-tp", "2"]) == 0
-
-
-def test_ranks() -> None:
-    assert [room_for([1]), room_for([4, 9]), room_for([512])] == [1, 16, 512]
-    with pytest.raises(BuildError, match="up to rank 512"):
-        room_for([600])
 
 
 def test_a_port_in_use() -> None:

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow.beside import rank_to_serve
 from workflow.devices import visible_gpus
 from workflow.errors import BuildError
 from workflow.graph import Graph
 from workflow.node import Node
 from workflow.recipe.leaf import slice_of
 from workflow.recipe.tuning import Factors, Prompt, Qlora
-from workflow.serving.adapters import room_for, servable
 from workflow.serving.folder import write_folder
 from workflow.serving.program import Spec
 from workflow.serving.template import Dialogue
 from workflow.settle import RESULTS, draw, graph, settle
 from workflow.store.store import Store
 
+ALONE = "serve this recipe alone: it is merged"
 BASE = "base"
 """Name of the model below several adapters."""
 REFUSED = (
@@ -121,7 +122,7 @@ class Choice:
         return Spec(
             model=str(base), name=BASE if self.several else name, folder=str(folder), host=host, port=port,
             stop=dialogue.stop, adapters={n: str(path) for n, path in adapters.items()},
-            rank=room_for([servable(path, base) for path in adapters.values()]) if adapters else 0,
+            rank=max((rank_to_serve(base, path, ALONE) for path in adapters.values()), default=0),
             length=execution.max_model_len, gpu_memory_utilization=execution.gpu_memory_utilization,
             threads=len(os.sched_getaffinity(0)), gpus=gpus_of(extra), extra=extra,
         )  # fmt: skip
