@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from workspace import ROOT, Folder, environment
 
+from workflow.beside import rank_to_serve
 from workflow.errors import BuildError
 from workflow.recipe.leaf import slice_of
 from workflow.schemas import check
