@@ -247,6 +247,7 @@ def test_names_of_nothing(place: Folder, name: str) -> None:
         place.draw().recipe(name)
 
 
+@pytest.mark.slow
 def test_one_target_builds_all_arms(place: Folder) -> None:
     planned = place.planned("results/experiments/ranks/report.html")
     assert {name: planned[name] for name in ("rows", "shards", "adapter", "scores")} == {

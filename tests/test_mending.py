@@ -198,6 +198,7 @@ def test_builds_at_once_while_former_ones_are_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_a_kill_at_any_change_on_disk(tmp_path: Path, watched: Watched) -> None:
     place, lines = Place(tmp_path), lines_of(range(60))
     place.make(b"\n".join(lines))

@@ -70,16 +70,25 @@ EDITS: list[tuple[Callable[[Folder], None], dict[str, int]]] = [
             "merged": 1,
             "predictions": 2,
             **BEHIND_VOTES,
-            "publish": 4,
+            "publish": 3,
+            "publish_report": 1,
             "publish_folder": 1,
         },
     ),
-    (test_row, {**DATA, "predictions": 3, **BEHIND_VOTES, "publish": 4}),
-    (voting, {**BEHIND_VOTES, "publish": 3}),
-    (temperature, {"predictions": 1, **BEHIND_VOTES, "publish": 4}),
+    (test_row, {**DATA, "predictions": 3, **BEHIND_VOTES, "publish": 3, "publish_report": 1}),
+    (voting, {**BEHIND_VOTES, "publish": 2, "publish_report": 1}),
+    (temperature, {"predictions": 1, **BEHIND_VOTES, "publish": 3, "publish_report": 1}),
     (
         base_seed,
-        {"adapter": 2, "merged": 2, "predictions": 3, **BEHIND_VOTES, "publish": 4, "publish_folder": 1},
+        {
+            "adapter": 2,
+            "merged": 2,
+            "predictions": 3,
+            **BEHIND_VOTES,
+            "publish": 3,
+            "publish_report": 1,
+            "publish_folder": 1,
+        },
     ),
 ]
 
@@ -201,7 +210,8 @@ def test_a_forgotten_product_is_planned_again(built: Folder) -> None:
         "merged": 1,
         "predictions": 2,
         **BEHIND_VOTES,
-        "publish": 4,
+        "publish": 3,
+        "publish_report": 1,
         "publish_folder": 1,
     }
     assert built.planned(*TARGETS) == expected

@@ -97,7 +97,7 @@ def test_the_report_marks_the_trained_tokens(tmp_path: Path) -> None:
     assert len(shown["r002"].begin) + len(shown["r002"].end) == PIECES
     assert [piece.text for piece in shown["r002"].end if piece.trained] == ["二", "<|im_end|>"]
     html = page(asked)
-    body = html[html.index("What the model is trained on") : html.index("<h2>Recipe")]
+    body = html[html.index("What the model is trained on") : html.index("<h2>Provenance")]
     assert "<script>" not in body and "\u202e" not in body
     first = body[body.index('soft">r001<') :].split("</article>")[0]
     marked = "".join(re.findall("<b>(.*?)</b>", first))

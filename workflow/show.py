@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from workflow.arms import EXPERIMENTS
 from workflow.errors import BuildError
 from workflow.measures import Likelihood, Measured, Test, TextMetric, TextTest
+from workflow.rehearsal import REHEARSAL
 from workflow.results import SCORES, Scores
 from workflow.schemas import check
 from workflow.store.files import read_json
@@ -39,6 +41,9 @@ def summary(recipe: str, results: Path = Path("results")) -> str:
         BuildError: They are not built, or damaged.
     """
     path = results / recipe / SCORES
+    experiment, _, arm = recipe.removeprefix(REHEARSAL).removeprefix(EXPERIMENTS).partition("/")
+    if not arm and experiment != recipe.removeprefix(REHEARSAL):
+        raise BuildError(f"{recipe}: an experiment has no scores of its own; run `tunemake compare {recipe}`")
     if not path.exists():
         raise BuildError(f"{path}: not built yet; run `snakemake {path} --cores all`")
     return table(Scores.model_validate(check("scores", read_json(path), path)))
