@@ -48,7 +48,7 @@ def noticed(store: Store, path: Path) -> bool:
         else:
             store.receipt(product, address)
     except BuildError as error:
-        return str(path) in str(error) or str(path.parent) in str(error)
+        return str(path) in str(error) or str(store.root / product / address) in str(error)
     return False
 
 

@@ -438,6 +438,7 @@ def test_a_job_sees_nothing_else(place: workspace.Folder, tmp_path: Path, edit: 
     allowed = {
         "execution": {"adapter", "predictions"}, "dataset": {"rows"}, "prompt": {"shards"},
         "model": {"model", "tokenizer"}, "deepspeed": {"adapter"}, "tuning": set(), "scoring": {"scores"},
+            "sampling": {"predictions"},
     }  # fmt: skip
     seen = declared(edit) & {EXECUTION, SOURCE}
     assert differ <= (allowed[edit.path.split(".")[0]] if seen else set())
