@@ -132,10 +132,10 @@ def test_sentences(tmp_path: Path) -> None:
         "1 row (50.0%) repeating another before, prompt and answer.",
     ]
     found = {"test_rows": 1000, "contaminated_test_rows": 0, "longest_match": 0}
-    assert list(of_overlap(found)) == ["None of the 1,000 test rows is among the training rows."]
+    assert list(of_overlap(found)) == ["None of the 1,000 test rows is shown by a training row."]
     kinds = {"exact_test_rows": 1, "normalised_test_rows": 2, "similar_test_rows": 3}
     first, second = of_overlap({**found, **kinds, "contaminated_test_rows": 4, "longest_match": 77})
-    assert first.startswith("4 of 1,000 test rows (0.4%) are among the training rows: 1 word for word, 2 but")
+    assert first.startswith("4 of 1,000 test rows (0.4%) are shown by training rows: 1 word for word, 2 but")
     assert second.endswith("has 77 words.")
 
 

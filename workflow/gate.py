@@ -112,10 +112,10 @@ def of_overlap(counts: Mapping[str, Any]) -> Iterator[str]:
     """What `overlap` counted, in sentences."""
     rows, found = counts["test_rows"], counts["contaminated_test_rows"]
     if not found:
-        yield f"None of the {rows:,} test rows is among the training rows."
+        yield f"None of the {rows:,} test rows is shown by a training row."
     else:
         yield (
-            f"{found:,} of {rows:,} test rows ({share(found, rows)}) are among the training rows: "
+            f"{found:,} of {rows:,} test rows ({share(found, rows)}) are shown by training rows: "
             f"{counts['exact_test_rows']:,} word for word, {counts['normalised_test_rows']:,} but for case, "
             f"spaces and punctuation, {counts['similar_test_rows']:,} with at least 70% of their 8-grams."
         )
