@@ -104,6 +104,11 @@ def home(root: Path) -> Folder:
     return Folder(root)
 
 
+def heed_ctrl_c() -> None:
+    """Tests may run in the background of a shell, which has its jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     place = home(tmp_path_factory.mktemp("served"))
@@ -113,6 +118,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         process = subprocess.Popen(
             [sys.executable, "-m", "workflow", "serve", *LORA, "--port", "0", "--", "--max-model-len", "300"],
             cwd=place.root, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
     assert process.stdout
     try:
@@ -192,7 +198,8 @@ def test_an_adapter_of_another_model_is_refused(running: Served, tmp_path: Path)
     with pytest.raises(BuildError, match="qq_proj"):
         rank_to_serve(base, tmp_path)
     config = read_json(adapter / "adapter_config.json")
-    for key, value in (("alpha_pattern", {"q_proj": 4}), ("use_dora", True), ("bias", "lora_only")):
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    for key, value in (("alpha_pattern", {"q_proj": 4}), ("use_dora", True)):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(BuildError, match="vLLM serves no adapter"):
             rank_to_serve(base, tmp_path)

@@ -17,7 +17,7 @@ import orjson
 
 from workflow.line_index import Digests, as_digests
 from workflow.sorting import Cut, Part, mark
-from workflow.store.files import write_atomic
+from workflow.store.files import READ_ONLY, write_atomic
 
 RECORD = 1
 """Raised when the record changes; part of the context."""
@@ -45,7 +45,9 @@ class Origins:
         rest = {"bad": self.bad, "left_out": self.left_out}
         found = orjson.dumps({**part, **rest}, option=orjson.OPT_SORT_KEYS)
         body = found + b"\n" + self.digests.tobytes()
-        write_atomic(folder / f"{key}{_of(source)}", hashlib.sha256(body).hexdigest().encode() + body)
+        write_atomic(
+            folder / f"{key}{_of(source)}", hashlib.sha256(body).hexdigest().encode() + body, READ_ONLY
+        )
 
 
 def kept(folder: Path, source: Path) -> Iterator[tuple[str, Origins]]:
