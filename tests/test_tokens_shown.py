@@ -124,7 +124,7 @@ def test_the_command(
     printed = capsys.readouterr().out
     ids = re.findall(r"^row (\S+): \d+ tokens, \d+ trained \(", printed, re.M)
     assert len(ids) == 2 and printed.count("⟦") == printed.count("⟧") == 3
-    assert "8 rows of 1,080 tokens" in printed and "None of the 4 test rows is among" in printed
+    assert "8 rows of 1,080 tokens" in printed and "None of the 4 test rows is shown" in printed
     assert main(["show", "small", "--row", ids[1]]) == 0
     assert re.findall(r"^row (\S+):", capsys.readouterr().out, re.M) == ids[1:]
     assert main(["show", "small", "--row", "nope"]) == 2
